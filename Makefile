@@ -1,0 +1,37 @@
+# `make demo` and `make test` are all that a newcomer needs: each makes .venv first where there is none.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test test-slow lint bench clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[edge,cloud,train,dev]"
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/roadside demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
+
+# basedpyright reads `roadside.x` in the tests through a link that only tools see.
+lint: $(INSTALLED)
+	mkdir -p .import && ln -sfn .. .import/roadside
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --level error
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/roadside bench footprint
+
+clean:
+	rm -rf $(VENV) .import build dist *.egg-info

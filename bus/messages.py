@@ -1,0 +1,239 @@
+"""What travels: typed, versioned messages. The type is the schema, and decoding is the validation.
+
+Every message on the wire is one MessagePack map, an `Envelope`, whose `body` is one of the structs below, told
+apart by its `type` key. Any MessagePack program can read it (examples/subscribe.py does).
+
+No field is untyped and none is unbounded: an untyped field would let a small message decode into an enormous one.
+Times are relative (milliseconds that are left) or on the sender's own clock and only ever echoed back to it,
+so that clocks which disagree cannot make an answer look fresh or late.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+SCHEMA_VERSION = 1
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+Label = Annotated[str, Meta(max_length=96)]
+Sentence = Annotated[str, Meta(max_length=2000)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Jpeg = Annotated[bytes, Meta(min_length=4, max_length=4 * 1024 * 1024)]
+
+Role = Literal["vehicle", "edge", "cloud"]
+Place = Literal["vehicle", "edge", "edge+cloud", "cloud"]
+TaskState = Literal["result", "fallback", "expired", "rejected"]
+EnergyMethod = Literal["measured", "modelled"]
+
+PLACES: tuple[Place, ...] = ("vehicle", "edge", "edge+cloud", "cloud")
+
+
+class Part(Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the structs that stand inside a message."""
+
+
+class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
+    """Base of what an envelope carries; its class name is the `type` on the wire."""
+
+
+class Load(Part):
+    """How busy a node is, as it sees itself at the moment of sending.
+
+    wait_ms: how long a task that arrived now would wait before its inference starts.
+    service_ms: recent mean inference time by task kind, queueing excluded.
+    """
+
+    queued: Count
+    running: Count
+    slots: Count
+    wait_ms: float
+    service_ms: Annotated[dict[Label, float], Meta(max_length=32)]
+
+
+class NodeState(Message, tag="NodeState"):
+    """Retained self-portrait of a node; with `alive=False` also its last will.
+
+    places: where a task sent to this node may be realised.
+    quality: success rate by (task kind), measured on held-out scenes with this node's model.
+    slot_power_w: electric power of one busy inference slot, for the energy model.
+    """
+
+    node: Name
+    role: Role
+    alive: bool
+    places: Annotated[tuple[Place, ...], Meta(max_length=4)] = ()
+    model: Label = ""
+    model_hash: Label = ""
+    load: Load | None = None
+    quality: Annotated[dict[Label, float], Meta(max_length=32)] = msgspec.field(default_factory=dict)
+    slot_power_w: float = 0.0
+    uptime_s: float = 0.0
+    event_loop_lag_ms: float = 0.0
+    memory_bytes: Count = 0
+    counters: Annotated[dict[Label, Count], Meta(max_length=128)] = msgspec.field(default_factory=dict)
+
+
+class Task(Message, tag="Task"):
+    """One question about one moment of a drive.
+
+    frames: JPEG or PNG images, oldest first.
+    telemetry: COVESA VSS names (`Vehicle.Speed` in km/h, ...) to values.
+    deadline_ms: the whole time the task has; remaining_ms: what was left of it when this attempt was sent.
+    exit_thresholds: confidence at which each early exit may speak, shallowest first; empty: the node's own.
+    """
+
+    task_id: Name
+    attempt: Annotated[int, Meta(ge=1, le=1000)]
+    kind: Name
+    prompt: Sentence
+    frames: Annotated[tuple[Jpeg, ...], Meta(min_length=1, max_length=8)]
+    telemetry: Annotated[dict[Label, float], Meta(max_length=64)]
+    deadline_ms: Annotated[float, Meta(gt=0, le=600_000)]
+    remaining_ms: Annotated[float, Meta(gt=0, le=600_000)]
+    qos_floor: Annotated[float, Meta(ge=0, le=1)]
+    place: Place
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 32
+    exit_thresholds: Annotated[tuple[float, ...], Meta(max_length=16)] = ()
+
+
+class Accepted(Message, tag="Accepted"):
+    """The node has the task and will answer it; resending stops."""
+
+    task_id: Name
+    attempt: Count
+    load: Load
+
+
+class Rejected(Message, tag="Rejected"):
+    """The node refuses this attempt; the task may be tried elsewhere while time is left."""
+
+    task_id: Name
+    attempt: Count
+    reason: Label
+    retry_after_ms: float
+    load: Load
+
+
+class Timing(Part):
+    """Where an answer's time went on the node, in milliseconds."""
+
+    queue_ms: float = 0.0
+    inference_ms: float = 0.0
+    context_ms: float = 0.0
+
+
+class Result(Message, tag="Result"):
+    """An answer. `final=False` marks a provisional one, which a final one may still replace.
+
+    made_by: for each token who made it: "exit1", "exit2", ... or "full"; empty where no model spoke.
+    place: where the answer was realised, which may differ from where it was asked for.
+    """
+
+    task_id: Name
+    attempt: Count
+    final: bool
+    text: Sentence
+    place: Place
+    mode: Label
+    model: Label
+    made_by: Annotated[tuple[Label, ...], Meta(max_length=4096)]
+    confidence: float
+    timing: Timing
+    energy_j: float
+    energy_method: EnergyMethod
+    load: Load
+
+
+class Candidate(Part):
+    """What the policy saw and said of one place where the task could run.
+
+    masked: why the place was not allowed; empty where it was.
+    """
+
+    node: Name
+    place: Place
+    score: float
+    latency_ms: float
+    energy_j: float
+    quality: float
+    masked: Label
+    features: Annotated[tuple[float, ...], Meta(max_length=64)]
+
+
+class Decision(Part):
+    """Why a task went where it went. propensity: probability with which the policy took this choice."""
+
+    policy: Label
+    chosen: Count
+    propensity: float
+    reason: Label
+    candidates: Annotated[tuple[Candidate, ...], Meta(max_length=512)]
+
+
+class Truth(Part):
+    """The driving log's own words for the task's moment, and whether the visible answer says the same.
+
+    The two verdicts are None where the task's kind does not ask for that part.
+    """
+
+    action: Sentence
+    justification: Sentence
+    action_correct: bool | None
+    justification_correct: bool | None
+
+
+class Outcome(Message, tag="Outcome"):
+    """The one terminal state of a task, told by the vehicle that created it.
+
+    place: the place that made the visible answer; requested: the place that the policy chose first.
+    latency_ms: creation to final visible answer, on the vehicle's monotonic clock; first_answer_ms: to the first.
+    network_ms: round trip less what the node reports; queue, inference and context as in `Timing`.
+    late_answers: terminal answers that came after the first one and were not shown.
+    """
+
+    task_id: Name
+    kind: Name
+    state: TaskState
+    reason: Label
+    text: Sentence
+    created_at_s: float
+    deadline_ms: float
+    requested: Place
+    place: Place
+    node: Name
+    mode: Label
+    accepted: bool
+    attempts: Count
+    latency_ms: float
+    first_answer_ms: float
+    network_ms: float
+    timing: Timing
+    energy_j: float
+    energy_method: EnergyMethod
+    clip: Label
+    moment_s: float
+    decision: Decision
+    made_by: Annotated[tuple[Label, ...], Meta(max_length=4096)] = ()
+    truth: Truth | None = None
+    late_answers: Count = 0
+
+
+Body = TypeVar("Body", bound=Message)
+
+
+class Envelope(Struct, Generic[Body], frozen=True, forbid_unknown_fields=True):
+    """What stands around every message.
+
+    boot_id: one life of the sender; sequence: counts its messages from 1, so a receiver can tell repeats.
+    sent_at_s: the sender's wall clock, Unix seconds; for people, never for decisions.
+    """
+
+    version: int
+    sender: Name
+    boot_id: Name
+    sequence: Count
+    sent_at_s: float
+    body: Body

@@ -1,0 +1,1 @@
+"""A cloud node: answers with the whole model."""

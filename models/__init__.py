@@ -1,0 +1,1 @@
+"""What edge and cloud share: the vision-language model, its split into stages, early exits and decoding modes."""

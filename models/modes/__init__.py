@@ -1,0 +1,1 @@
+"""Decoding modes, one file each."""

@@ -1,0 +1,1 @@
+"""What happened: the recorder, its ledger of outcomes, and the report made from it."""
