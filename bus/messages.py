@@ -39,7 +39,7 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type")
     """Base of what an envelope carries; its class name is the `type` on the wire."""
 
 
-class Load(Part):
+class Load(Part, frozen=True):
     """How busy a node is, as it sees itself at the moment of sending.
 
     wait_ms: how long a task that arrived now would wait before its inference starts.
@@ -53,7 +53,7 @@ class Load(Part):
     service_ms: Annotated[dict[Label, float], Meta(max_length=32)]
 
 
-class NodeState(Message, tag="NodeState"):
+class NodeState(Message, frozen=True, tag="NodeState"):
     """Retained self-portrait of a node; with `alive=False` also its last will.
 
     places: where a task sent to this node may be realised.
@@ -76,7 +76,7 @@ class NodeState(Message, tag="NodeState"):
     counters: Annotated[dict[Label, Count], Meta(max_length=128)] = msgspec.field(default_factory=dict)
 
 
-class Task(Message, tag="Task"):
+class Task(Message, frozen=True, tag="Task"):
     """One question about one moment of a drive.
 
     frames: JPEG or PNG images, oldest first.
@@ -99,7 +99,7 @@ class Task(Message, tag="Task"):
     exit_thresholds: Annotated[tuple[float, ...], Meta(max_length=16)] = ()
 
 
-class Accepted(Message, tag="Accepted"):
+class Accepted(Message, frozen=True, tag="Accepted"):
     """The node has the task and will answer it; resending stops."""
 
     task_id: Name
@@ -107,7 +107,7 @@ class Accepted(Message, tag="Accepted"):
     load: Load
 
 
-class Rejected(Message, tag="Rejected"):
+class Rejected(Message, frozen=True, tag="Rejected"):
     """The node refuses this attempt; the task may be tried elsewhere while time is left."""
 
     task_id: Name
@@ -117,7 +117,7 @@ class Rejected(Message, tag="Rejected"):
     load: Load
 
 
-class Timing(Part):
+class Timing(Part, frozen=True):
     """Where an answer's time went on the node, in milliseconds."""
 
     queue_ms: float = 0.0
@@ -125,7 +125,7 @@ class Timing(Part):
     context_ms: float = 0.0
 
 
-class Result(Message, tag="Result"):
+class Result(Message, frozen=True, tag="Result"):
     """An answer. `final=False` marks a provisional one, which a final one may still replace.
 
     made_by: for each token who made it: "exit1", "exit2", ... or "full"; empty where no model spoke.
@@ -147,7 +147,7 @@ class Result(Message, tag="Result"):
     load: Load
 
 
-class Candidate(Part):
+class Candidate(Part, frozen=True):
     """What the policy saw and said of one place where the task could run.
 
     masked: why the place was not allowed; empty where it was.
@@ -163,7 +163,7 @@ class Candidate(Part):
     features: Annotated[tuple[float, ...], Meta(max_length=64)]
 
 
-class Decision(Part):
+class Decision(Part, frozen=True):
     """Why a task went where it went. propensity: probability with which the policy took this choice."""
 
     policy: Label
@@ -173,7 +173,7 @@ class Decision(Part):
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=512)]
 
 
-class Truth(Part):
+class Truth(Part, frozen=True):
     """The driving log's own words for the task's moment, and whether the visible answer says the same.
 
     The two verdicts are None where the task's kind does not ask for that part.
@@ -185,7 +185,7 @@ class Truth(Part):
     justification_correct: bool | None
 
 
-class Outcome(Message, tag="Outcome"):
+class Outcome(Message, frozen=True, tag="Outcome"):
     """The one terminal state of a task, told by the vehicle that created it.
 
     place: the place that made the visible answer; requested: the place that the policy chose first.
