@@ -1,0 +1,99 @@
+"""What every process of a fleet has in common: how it stops, how it logs, and how well it feels."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import psutil
+import structlog
+
+_LAG_INTERVAL_S = 0.05
+_LAG_WINDOW = 200  # 10 s of samples
+
+
+class Health:
+    """Self-observation of a process: uptime, memory, and how late its event loop runs.
+
+    A loop that something blocks answers nobody, so the lag is part of every node's published state.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._lags_ms: deque[float] = deque(maxlen=_LAG_WINDOW)
+        self._process = psutil.Process()
+
+    async def watch_event_loop(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            asked = time.monotonic()
+            await asyncio.sleep(_LAG_INTERVAL_S)
+            self._lags_ms.append(max(0.0, (time.monotonic() - asked - _LAG_INTERVAL_S) * 1000))
+
+    @property
+    def event_loop_lag_ms(self) -> float:
+        """99th percentile over the last ten seconds, in milliseconds."""
+        if not self._lags_ms:
+            return 0.0
+        ordered = sorted(self._lags_ms)
+        return ordered[int(0.99 * (len(ordered) - 1))]
+
+    @property
+    def uptime_s(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident set size."""
+        return self._process.memory_info().rss
+
+
+def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run a node's main coroutine; SIGTERM and Ctrl-C set the event, upon which it drains and returns.
+
+    A second signal cancels it, for a drain that hangs.
+    """
+
+    async def guarded() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(main(stop))
+
+        def asked_to_stop() -> None:
+            if stop.is_set():
+                task.cancel()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked_to_stop)
+        await task
+
+    try:
+        asyncio.run(guarded())
+    except asyncio.CancelledError:
+        sys.exit(130)
+
+
+def configure_logging(process: str, *, terminal: bool | None = None) -> None:
+    """Logs go to stderr: coloured lines on a terminal, one JSON object a line elsewhere; each names its process."""
+    if terminal is None:
+        terminal = sys.stderr.isatty()
+    renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)

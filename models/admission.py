@@ -1,0 +1,111 @@
+"""Which tasks a node takes, in which order, and what it predicts of the wait. Pure state: no clock, no network."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+from ..bus.messages import Load, Result, Task
+
+_REMEMBERED_JOBS = 1024
+_SMOOTHING = 0.2
+
+
+@dataclass(slots=True)
+class Job:
+    """One accepted attempt of a task. Times are seconds of the node's monotonic clock."""
+
+    vehicle: str
+    task: Task
+    arrived_s: float
+    started_s: float = 0.0
+    result: Result | None = None
+
+    @property
+    def deadline_s(self) -> float:
+        return self.arrived_s + self.task.remaining_ms / 1000
+
+
+@dataclass(slots=True)
+class ServiceTimes:
+    """Exponentially smoothed inference time by task kind, in milliseconds."""
+
+    by_kind: dict[str, float] = field(default_factory=dict)
+
+    def observe(self, kind: str, inference_ms: float) -> None:
+        before = self.by_kind.get(kind, inference_ms)
+        self.by_kind[kind] = before + _SMOOTHING * (inference_ms - before)
+
+    def expected_ms(self, kind: str) -> float:
+        """For a kind never seen, that of the slowest known one: admission errs on the side of refusing."""
+        return self.by_kind.get(kind, max(self.by_kind.values(), default=0.0))
+
+
+class AdmissionQueue:
+    """First in, first out, for one inference slot.
+
+    limit: accepted tasks that may wait. Every attempt is remembered for a while with its result, so that a task that
+    is sent twice is computed once.
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self._waiting: deque[Job] = deque()
+        self._known: OrderedDict[tuple[str, str, int], Job] = OrderedDict()
+        self.running: Job | None = None
+        self.closed = False
+        self.service = ServiceTimes()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def known(self, vehicle: str, task: Task) -> Job | None:
+        """The job of an attempt that was accepted before."""
+        return self._known.get((vehicle, task.task_id, task.attempt))
+
+    def admit(self, vehicle: str, task: Task, now_s: float) -> Job | str:
+        """Take the task, or say in a word why not: "stopping", "full" or "deadline"."""
+        if self.closed:
+            return "stopping"
+        if len(self._waiting) >= self._limit:
+            return "full"
+        if self.wait_ms(now_s) + self.service.expected_ms(task.kind) > task.remaining_ms:
+            return "deadline"
+        job = Job(vehicle, task, now_s)
+        self._waiting.append(job)
+        self._known[vehicle, task.task_id, task.attempt] = job
+        if len(self._known) > _REMEMBERED_JOBS:
+            self._known.popitem(last=False)
+        return job
+
+    def start_next(self, now_s: float) -> Job | None:
+        """Move the oldest waiting job into the slot. It may have expired meanwhile: the caller looks."""
+        assert self.running is None
+        if self._waiting:
+            self.running = self._waiting.popleft()
+            self.running.started_s = now_s
+        return self.running
+
+    def finish(self, inference_ms: float | None) -> None:
+        """Free the slot; inference_ms is None where nothing was computed to the end."""
+        assert self.running is not None
+        if inference_ms is not None:
+            self.service.observe(self.running.task.kind, inference_ms)
+        self.running = None
+
+    def wait_ms(self, now_s: float) -> float:
+        """How long a task that arrived now would wait: the rest of the running one, and all that wait before it."""
+        ahead_ms = sum(self.service.expected_ms(job.task.kind) for job in self._waiting)
+        if self.running is not None:
+            spent_ms = (now_s - self.running.started_s) * 1000
+            ahead_ms += max(0.0, self.service.expected_ms(self.running.task.kind) - spent_ms)
+        return ahead_ms
+
+    def load(self, now_s: float) -> Load:
+        return Load(
+            queued=len(self._waiting),
+            running=int(self.running is not None),
+            slots=1,
+            wait_ms=self.wait_ms(now_s),
+            service_ms=dict(self.service.by_kind),
+        )

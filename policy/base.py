@@ -1,0 +1,84 @@
+"""The interface of a policy, and the registry by name.
+
+A policy is one class in one file: it gets the rows of policy/candidates.py and says which of the allowed ones to
+take. It sees neither network nor clock, so the same object runs in a vehicle, in the simulator and in a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..bus.errors import ConfigurationError
+from ..bus.messages import Candidate, Outcome, Place
+from .candidates import TaskFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a policy says.
+
+    index: into the candidates; scores: one per candidate, higher is better, comparable within this choice only.
+    propensity: probability with which this policy takes this index here (1 for a deterministic one), which is what
+        later off-policy evaluation needs.
+    """
+
+    index: int
+    scores: tuple[float, ...]
+    propensity: float
+    reason: str
+
+
+class Policy(Protocol):
+    """allowed: per candidate; at least one is True, and only such an index may be chosen.
+
+    ignores_floors: the policy is told where to go and does not care for quality floors.
+    """
+
+    name: str
+    ignores_floors: bool
+
+    def decide(self, task: TaskFacts, candidates: Sequence[Candidate], allowed: Sequence[bool]) -> Choice: ...
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from what became of an earlier decision."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been learnt, as plain values; empty for a policy that learns nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """What a policy may be built from. place: for `static`; seed: for policies that draw."""
+
+    place: Place | None = None
+    seed: int = 0
+
+
+_FACTORIES: dict[str, Callable[[PolicyOptions], Policy]] = {}
+
+
+def register(name: str) -> Callable[[Callable[[PolicyOptions], Policy]], Callable[[PolicyOptions], Policy]]:
+    """Class decorator: `@register("my-policy")` makes `--policy my-policy` work."""
+
+    def add(factory: Callable[[PolicyOptions], Policy]) -> Callable[[PolicyOptions], Policy]:
+        _FACTORIES[name] = factory
+        return factory
+
+    return add
+
+
+def policy_names() -> list[str]:
+    return sorted(_FACTORIES)
+
+
+def make_policy(name: str, options: PolicyOptions) -> Policy:
+    """Build a policy by its registered name; ConfigurationError names the ones that exist."""
+    try:
+        factory = _FACTORIES[name]
+    except KeyError:
+        raise ConfigurationError(f"no policy {name!r}; there are {', '.join(policy_names())}") from None
+    return factory(options)

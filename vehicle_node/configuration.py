@@ -1,0 +1,37 @@
+"""A vehicle's configuration: the keys of its TOML file and the flags of `roadside vehicle`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from ..bus.configuration import Configuration
+from ..bus.messages import Place
+
+
+class VehicleConfiguration(Configuration):
+    """broker: mqtt://[user:password@]host[:port].
+    log: folder of a driving log; None: the bundled rendered log.
+    journal: SQLite file of the vehicle's own record of its tasks.
+    speed: log seconds per second. rate_hz: mean tasks per second (Poisson arrivals, seeded).
+    start_s: where in the log the replay begins. duration_s: for how long tasks are created.
+    fallback_margin_ms: how long before a deadline the narrator speaks if no answer has come.
+    silent_after_ms: a node that was not heard of for so long is taken for unreachable.
+    """
+
+    name: str = "vehicle-1"
+    broker: str = "mqtt://127.0.0.1:1883"
+    fleet: str = "demo"
+    log: str | None = None
+    journal: str = "vehicle-1.sqlite"
+    policy: str = "greedy-utility"
+    place: Place | None = None
+    seed: int = 0
+    speed: Annotated[float, Meta(gt=0, le=100)] = 1.0
+    rate_hz: Annotated[float, Meta(gt=0, le=100)] = 1.0
+    start_s: Annotated[float, Meta(ge=0)] = 0.0
+    duration_s: Annotated[float, Meta(gt=0)] = 30.0
+    jpeg_quality: Annotated[int, Meta(ge=10, le=100)] = 85
+    fallback_margin_ms: Annotated[float, Meta(ge=0)] = 25.0
+    silent_after_ms: Annotated[float, Meta(gt=0)] = 5000.0

@@ -1,0 +1,371 @@
+"""The process of a vehicle: it makes tasks, decides where they run, and gives each exactly one ending.
+
+    camera -> journal -> guard(policy) -> a node's inbox -> ACK | Reject -> Result -> Outcome
+                                      \\-> narrator, at once where the vehicle itself is chosen, or when time is short
+
+The vehicle is the one place that remembers a task. Whatever happens to nodes or network, a timer of the task's own
+lets the narrator speak just before the deadline; what comes later is counted and never shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ..bus import topics
+from ..bus.errors import OutboxFull, RunError
+from ..bus.messages import (
+    Accepted,
+    EnergyMethod,
+    Load,
+    NodeState,
+    Outcome,
+    Place,
+    Rejected,
+    Result,
+    TaskState,
+    Timing,
+    Truth,
+)
+from ..bus.process import Health
+from ..bus.transport import Bus, Subscription
+from ..datasets.drivelog import DriveLog
+from ..datasets.narrator import narrate
+from ..datasets.rendered_log import bundled_log_path
+from ..datasets.scoring import judge
+from ..policy.candidates import NodeView, build_candidates
+from ..policy.guard import Guard
+from ..policy.registry import PolicyOptions, make_policy
+from ..policy.utility import UtilityModel
+from ..qos.journal import Journal
+from .configuration import VehicleConfiguration
+from .nodes import NodeTable
+from .scenes import LogReplay
+from .schedule import Arrival, arrivals
+from .task_run import TaskRun
+
+log = structlog.get_logger()
+
+_HEARTBEAT_S = 1.0
+_FIRST_STATES_S = 1.0  # how long to wait for the nodes' retained states before the first task
+
+
+async def run(configuration: VehicleConfiguration, stop: asyncio.Event) -> None:
+    """Replay the log until `duration_s` is over or `stop` is set; return when every task has ended."""
+    drive = DriveLog.open(Path(configuration.log) if configuration.log else bundled_log_path())
+    policy = make_policy(configuration.policy, PolicyOptions(place=configuration.place, seed=configuration.seed))
+    name = configuration.name
+    will = NodeState(node=name, role="vehicle", alive=False)
+    with Journal(Path(configuration.journal), name) as journal:
+        async with Bus(
+            url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.VEHICLE_STATE, will)
+        ) as bus:
+            vehicle = Vehicle(configuration, bus=bus, journal=journal, drive=drive, guard=Guard(policy))
+            await vehicle.run(stop)
+
+
+class Vehicle:
+    """Everything below runs on the event loop; only the camera has a thread of its own."""
+
+    def __init__(
+        self, configuration: VehicleConfiguration, *, bus: Bus, journal: Journal, drive: DriveLog, guard: Guard
+    ) -> None:
+        self._configuration = configuration
+        self._name = configuration.name
+        self._bus = bus
+        self._journal = journal
+        self._guard = guard
+        self._utility = UtilityModel()
+        self._replay = LogReplay(
+            drive,
+            start_s=configuration.start_s,
+            speed=configuration.speed,
+            jpeg_quality=configuration.jpeg_quality,
+        )
+        self._nodes = NodeTable()
+        self._open: dict[str, TaskRun] = {}
+        self._all_ended = asyncio.Event()
+        self._all_ended.set()
+        self._health = Health()
+        self._started_s = time.monotonic()
+        self.counters: Counter[str] = Counter()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        states = self._bus.subscribe(topics.NODE_STATE, limit=1024)
+        acks = self._bus.subscribe(topics.ACK, limit=4096, vehicle=self._name)
+        results = self._bus.subscribe(topics.RESULT, limit=4096, vehicle=self._name)
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(self._health.watch_event_loop()),
+                group.create_task(self._heartbeat()),
+                group.create_task(self._hear_states(states)),
+                group.create_task(self._hear_acks(acks)),
+                group.create_task(self._hear_results(results)),
+            ]
+            await _or_stopped(asyncio.sleep(_FIRST_STATES_S), stop)
+            await self._drive(group, stop)
+            await self._all_ended.wait()
+            for task in background:
+                task.cancel()
+        self._replay.close()
+        await self._bus.publish(topics.VEHICLE_STATE, self._state(alive=False), vehicle=self._name)
+
+    async def _drive(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+        """Create the scheduled tasks; returns when the schedule is over or the vehicle is told to stop."""
+        self._started_s = time.monotonic()
+        schedule = arrivals(
+            seed=self._configuration.seed,
+            vehicle=self._name,
+            rate_hz=self._configuration.rate_hz,
+            duration_s=self._configuration.duration_s,
+        )
+        creating: set[asyncio.Task[None]] = set()
+        for number, arrival in enumerate(schedule, start=1):
+            await _or_stopped(asyncio.sleep(self._started_s + arrival.at_s - time.monotonic()), stop)
+            if stop.is_set():
+                break
+            task = group.create_task(self._create(arrival, f"{self._name}-{number:05d}"))
+            creating.add(task)
+            task.add_done_callback(creating.discard)
+        if creating:
+            await asyncio.wait(creating)
+
+    async def _create(self, arrival: Arrival, task_id: str) -> None:
+        created_s, created_at_s = time.monotonic(), time.time()
+        scene = await self._replay.capture(arrival.at_s)
+        task = TaskRun(task_id, arrival.kind, scene, created_s, created_at_s)
+        try:
+            self._journal.created(task_id, arrival.kind.name, arrival.kind.deadline_ms)
+        except RunError as error:
+            # What cannot be remembered is not begun: nothing can then be created and lost.
+            self.counters["not_created"] += 1
+            log.error("task not created", task_id=task_id, error=str(error))
+            return
+        self.counters["created"] += 1
+        self._open[task_id] = task
+        self._all_ended.clear()
+        speak_s = task.deadline_s - self._configuration.fallback_margin_ms / 1000
+        loop = asyncio.get_running_loop()
+        # Both clocks are monotonic, but not the same one: only differences carry over.
+        loop.call_later(max(0.0, speak_s - time.monotonic()), self._fall_back, task, "no answer in time")
+        self._place(task)
+
+    def _place(self, task: TaskRun) -> None:
+        now_s = time.monotonic()
+        remaining_ms = task.remaining_ms(now_s)
+        if task.ended or remaining_ms <= self._configuration.fallback_margin_ms:
+            return self._fall_back(task, "no time left for another attempt")
+        candidates = build_candidates(
+            task.facts(now_s),
+            [self._own_view(), *self._nodes.views(now_s, refused_by=frozenset(task.refused_by))],
+            self._utility,
+            silent_after_ms=self._configuration.silent_after_ms,
+        )
+        decision = self._guard.decide(task.facts(now_s), candidates)
+        chosen = decision.candidates[decision.chosen]
+        task.begin_attempt(chosen.node, chosen.place, decision, now_s)
+        if chosen.place == "vehicle":
+            return self._narrate_by_choice(task)
+        try:
+            self._bus.post(topics.TASK, task.message(now_s), node=chosen.node, vehicle=self._name)
+        except OutboxFull:
+            return self._fall_back(task, "the connection is down")
+        self._nodes.sent(chosen.node, task.task_id)
+        return None
+
+    def _try_elsewhere(self, task: TaskRun, reason: str) -> None:
+        """The current attempt is over, the task is not."""
+        self.counters[f"attempt_over.{reason}"] += 1
+        task.refused_by.add(task.node)
+        self._place(task)
+
+    async def _hear_states(self, states: Subscription[NodeState]) -> None:
+        async for received in states:
+            state = received.body
+            if self._nodes.update_state(state, time.monotonic()):
+                log.warning("node is dead", node=state.node)
+                for task in [task for task in self._open.values() if task.node == state.node]:
+                    self._try_elsewhere(task, "node died")
+
+    async def _hear_acks(self, acks: Subscription[Accepted | Rejected]) -> None:
+        async for received in acks:
+            ack, node = received.body, received.names["node"]
+            self._heard_of(node, ack.task_id, ack.load)
+            task = self._open.get(ack.task_id)
+            if task is None or not task.is_current(node, ack.attempt):
+                continue
+            if isinstance(ack, Accepted):
+                task.accepted = True
+            else:
+                self._try_elsewhere(task, ack.reason)
+
+    async def _hear_results(self, results: Subscription[Result]) -> None:
+        async for received in results:
+            result, node = received.body, received.names["node"]
+            self._heard_of(node, result.task_id, result.load)
+            task = self._open.get(result.task_id)
+            if task is None:
+                # The narrator has spoken, or another attempt has answered: the first terminal state stands.
+                self.counters["late_answers"] += 1
+                continue
+            if task.first_answer_ms is None:
+                task.first_answer_ms = task.age_ms(time.monotonic())
+            if result.final:
+                self._finish_with(task, result, node)
+
+    def _heard_of(self, node: str, task_id: str, load: Load) -> None:
+        self._nodes.settled(node, task_id)
+        self._nodes.update_load(node, load, time.monotonic())
+
+    def _finish_with(self, task: TaskRun, result: Result, node: str) -> None:
+        now_s = time.monotonic()
+        network_ms = (now_s - task.sent_s) * 1000 - result.timing.queue_ms - result.timing.inference_ms
+        # An answer of an earlier attempt is as good; its network time is not known.
+        network_ms = max(0.0, network_ms) if task.is_current(node, result.attempt) else 0.0
+        if network_ms:
+            self._nodes.observe_network(node, network_ms)
+        task.accepted = True
+        self._end(
+            task,
+            "result",
+            reason="",
+            text=result.text,
+            place=result.place,
+            node=node,
+            mode=result.mode,
+            network_ms=network_ms,
+            timing=result.timing,
+            energy_j=result.energy_j + self._utility.transmit_energy_j(len(task.scene.jpeg)),
+            energy_method=result.energy_method,
+            made_by=result.made_by,
+        )
+
+    def _narrate_by_choice(self, task: TaskRun) -> None:
+        """The vehicle's own place: a `result` where it was the first choice, a `fallback` where others had failed."""
+        task.accepted = True
+        if task.attempt == 1:
+            self._narrate(task, "result", "")
+        else:
+            self._fall_back(task, "refused everywhere")
+
+    def _fall_back(self, task: TaskRun, reason: str) -> None:
+        if not task.ended:
+            self._narrate(task, "fallback", reason)
+
+    def _narrate(self, task: TaskRun, state: TaskState, reason: str) -> None:
+        text = narrate(task.scene.telemetry)
+        self._end(
+            task, state, reason=reason, text=text, place="vehicle", node=self._name, mode="narrator", timing=Timing()
+        )
+
+    def _end(
+        self,
+        task: TaskRun,
+        state: TaskState,
+        *,
+        reason: str,
+        text: str,
+        place: Place,
+        node: str,
+        mode: str,
+        timing: Timing,
+        network_ms: float = 0.0,
+        energy_j: float = 0.0,
+        energy_method: EnergyMethod = "modelled",
+        made_by: tuple[str, ...] = (),
+    ) -> None:
+        """The one place where a task ends: journal first, then the world."""
+        assert task.decision is not None
+        assert not task.ended
+        task.ended = True
+        del self._open[task.task_id]
+        self._nodes.settled(task.node, task.task_id)
+        latency_ms = task.age_ms(time.monotonic())
+        self._journal.ended(task.task_id, state)
+        self.counters[state] += 1
+        outcome = Outcome(
+            task_id=task.task_id,
+            kind=task.kind.name,
+            state=state,
+            reason=reason,
+            text=text,
+            created_at_s=task.created_at_s,
+            deadline_ms=task.kind.deadline_ms,
+            requested=task.decision.candidates[task.decision.chosen].place,
+            place=place,
+            node=node,
+            mode=mode,
+            accepted=task.accepted,
+            attempts=task.attempt,
+            latency_ms=latency_ms,
+            first_answer_ms=latency_ms if task.first_answer_ms is None else task.first_answer_ms,
+            network_ms=network_ms,
+            timing=timing,
+            energy_j=energy_j,
+            energy_method=energy_method,
+            clip=task.scene.clip,
+            moment_s=task.scene.moment_s,
+            decision=task.decision,
+            made_by=made_by,
+            truth=_truth(task, text),
+        )
+        try:
+            self._bus.post(topics.OUTCOME, outcome, vehicle=self._name)
+        except OutboxFull:
+            self.counters["unpublished_outcomes"] += 1
+        self._guard.observe(outcome)
+        if not self._open:
+            self._all_ended.set()
+
+    def _own_view(self) -> NodeView:
+        return NodeView(state=self._state(alive=True), age_ms=0.0, unreported=0, network_ms=0.0)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self._bus.post(topics.VEHICLE_STATE, self._state(alive=True), vehicle=self._name)
+            await asyncio.sleep(_HEARTBEAT_S)
+
+    def _state(self, *, alive: bool) -> NodeState:
+        return NodeState(
+            node=self._name,
+            role="vehicle",
+            alive=alive,
+            places=("vehicle",),
+            model="narrator",
+            # The narrator never names a reason, and every kind asks for one.
+            quality={},
+            uptime_s=self._health.uptime_s,
+            event_loop_lag_ms=self._health.event_loop_lag_ms,
+            memory_bytes=self._health.memory_bytes,
+            counters={**self.counters, **self._bus.counters, **self._guard.counters},
+        )
+
+
+def _truth(task: TaskRun, text: str) -> Truth | None:
+    """The log's own words beside the verdict on the answer; None where the log has none for the moment."""
+    segment = task.scene.truth
+    if segment is None:
+        return None
+    action_correct, justification_correct = judge(task.kind.name, text, segment)
+    return Truth(
+        action=segment.action,
+        justification=segment.justification,
+        action_correct=action_correct,
+        justification_correct=justification_correct,
+    )
+
+
+async def _or_stopped(wait: Coroutine[Any, Any, Any], stop: asyncio.Event) -> None:
+    """Wait for something, or for the stop, whichever comes first."""
+    waits = [asyncio.ensure_future(wait), asyncio.ensure_future(stop.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for pending in waits:
+            pending.cancel()

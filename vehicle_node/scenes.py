@@ -1,0 +1,60 @@
+"""What the vehicle sees: moments of a driving log, replayed at a given speed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ..datasets.drivelog import Clip, DriveLog, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One moment. telemetry: VSS names to values; truth: the log's own words for the moment, where it has any."""
+
+    clip: str
+    moment_s: float
+    jpeg: bytes
+    telemetry: dict[str, float]
+    truth: Segment | None
+
+
+class LogReplay:
+    """Plays the clips of a log one after the other, over and over, from `start_s` on.
+
+    speed: log seconds per second. Video decoding and JPEG run on a thread of their own, never on the event loop.
+    """
+
+    def __init__(self, log: DriveLog, *, start_s: float, speed: float, jpeg_quality: int) -> None:
+        self._clips = log.clips
+        self._start_s = start_s
+        self._speed = speed
+        self._jpeg_quality = jpeg_quality
+        self._total_s = sum(clip.duration_s for clip in self._clips)
+        self._camera = ThreadPoolExecutor(1, thread_name_prefix="camera")
+
+    async def capture(self, elapsed_s: float) -> Scene:
+        """The scene `elapsed_s` seconds after the replay began."""
+        clip, moment_s = self._locate(elapsed_s)
+        loop = asyncio.get_running_loop()
+        jpeg = await loop.run_in_executor(self._camera, self._photograph, clip, moment_s)
+        return Scene(clip.name, moment_s, jpeg, clip.telemetry(moment_s), clip.truth(moment_s))
+
+    def close(self) -> None:
+        self._camera.shutdown()
+
+    def _locate(self, elapsed_s: float) -> tuple[Clip, float]:
+        position_s = (self._start_s + elapsed_s * self._speed) % self._total_s
+        for clip in self._clips:
+            if position_s < clip.duration_s:
+                return clip, position_s
+            position_s -= clip.duration_s
+        last = self._clips[-1]
+        return last, last.duration_s
+
+    def _photograph(self, clip: Clip, moment_s: float) -> bytes:
+        picture = io.BytesIO()
+        clip.frame(moment_s).save(picture, "JPEG", quality=self._jpeg_quality)
+        return picture.getvalue()
