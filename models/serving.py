@@ -23,7 +23,7 @@ from ..bus.configuration import Configuration
 from ..bus.errors import MessageRefused
 from ..bus.kinds import KINDS
 from ..bus.messages import Accepted, NodeState, Rejected, Result, Role, Task, Timing
-from ..bus.process import Health
+from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
 from .admission import AdmissionQueue, Job
 from .answering import Answer, Answerer, Question
@@ -61,7 +61,6 @@ async def serve(
     async with Bus(
         url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.NODE_STATE, will)
     ) as bus:
-        log.info("serving", node=name, model=answerer.model, model_hash=answerer.model_hash)
         await TaskServer(bus=bus, role=role, configuration=configuration, answerer=answerer).run(stop)
 
 
@@ -96,6 +95,7 @@ class TaskServer:
                 group.create_task(self._receive(inbox)),
             ]
             worker = group.create_task(self._work())
+            log.info(READY, node=self._name, model=self._answerer.model, model_hash=self._answerer.model_hash)
             await stop.wait()
             self._queue.closed = True
             self._work_arrived.set()

@@ -1,0 +1,32 @@
+"""Opening images that came over the network: format and size are checked before a pixel is decoded."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, UnidentifiedImageError
+
+from ..bus.errors import MessageRefused
+
+MAX_PIXELS = 4_000_000
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Decode a JPEG or PNG to an RGB image.
+
+    Raises MessageRefused with reason "image-format" (anything else), "image-size" (more than `MAX_PIXELS`, found in
+    the header, so a small file cannot make us allocate a huge picture) or "image-damaged".
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+    except Image.DecompressionBombError as error:
+        raise MessageRefused("image-size", str(error)) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise MessageRefused("image-format", f"neither JPEG nor PNG ({error})") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise MessageRefused("image-size", f"{image.width}x{image.height}; send at most {MAX_PIXELS:,} pixels")
+    try:
+        return image.convert("RGB")
+    # Pillow's decoders raise SyntaxError and ValueError for broken chunks, and zlib's own error is an OSError to it.
+    except (OSError, SyntaxError, ValueError) as error:
+        raise MessageRefused("image-damaged", str(error)) from None

@@ -1,0 +1,117 @@
+"""Any supported Hugging Face decoder as a chain of stages: runs of layers with caches of their own.
+
+A stage is an instance of the decoder's own class, built from a sliced configuration, so no `forward` is rewritten:
+embedded inputs go in, and because its final norm is the identity, the raw residual stream comes out and can go
+into the next stage, on another machine if need be (CE-CoLLM, section III). `self_check` proves the chain.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..bus.errors import SplitError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+class Stage:
+    """Layers [first_layer, end_layer) of a decoder, in evaluation mode. It shares its weights with the decoder."""
+
+    def __init__(self, decoder: PreTrainedModel, first_layer: int, end_layer: int) -> None:
+        """Raises SplitError where the decoder is not built of `layers` that end in a `norm`."""
+        from transformers.initialization import no_init_weights
+
+        check_shape(decoder)
+        if not 0 <= first_layer < end_layer <= decoder.config.num_hidden_layers:
+            raise SplitError(
+                f"layers {first_layer} to {end_layer} are not a stage of a decoder with "
+                f"{decoder.config.num_hidden_layers} layers; choose exit layers inside it"
+            )
+        self.first_layer = first_layer
+        self.end_layer = end_layer
+        config = _sliced_config(decoder.config, first_layer, end_layer)
+        with no_init_weights():
+            self._layers = type(decoder)(config)
+        self._layers.norm = nn.Identity()
+        self._layers.embed_tokens = None
+        weights = decoder.state_dict()
+        self._layers.load_state_dict(
+            {name: weights[_name_in_decoder(name, first_layer)] for name in self._layers.state_dict()}, assign=True
+        )
+        self._layers.eval()
+
+    def session(self) -> StageSession:
+        """An empty session: one sequence that is to run through this stage."""
+        return StageSession(self._layers)
+
+
+class StageSession:
+    """One sequence in one stage: the key-value cache, and inputs that arrived but were not run yet.
+
+    Inputs wait because a token that an earlier exit spoke need not run deeper at once; when a later token must,
+    the waiting positions run together with it, in one batch, and the cache is as if nobody had skipped anything.
+    """
+
+    def __init__(self, layers: PreTrainedModel) -> None:
+        from transformers import DynamicCache
+
+        self._layers = layers
+        # The configuration tells the cache which layers slide; without it their windows would be wrong.
+        self._cache = DynamicCache(config=layers.config)
+        self._waiting: list[Tensor] = []
+        self.positions_run = 0
+
+    def feed(self, hidden: Tensor) -> None:
+        """Append the inputs of the next positions: [1, positions, hidden_size]. Nothing is computed."""
+        self._waiting.append(hidden)
+
+    @torch.inference_mode()
+    def catch_up(self) -> Tensor:
+        """Run every waiting position and return their residual stream: [1, positions that waited, hidden_size]."""
+        hidden = torch.cat(self._waiting, dim=1)
+        self._waiting.clear()
+        end = self.positions_run + hidden.shape[1]
+        # Absolute, because a stage cannot infer them: its own cache may lag behind the sequence.
+        position_ids = torch.arange(self.positions_run, end)[None]
+        output = self._layers(
+            inputs_embeds=hidden, position_ids=position_ids, past_key_values=self._cache, use_cache=True
+        )
+        self.positions_run = end
+        return output.last_hidden_state
+
+
+def check_shape(decoder: nn.Module) -> None:
+    """Raise SplitError where a decoder is not `embed_tokens`, `layers` and a `norm`, which is what can be sliced."""
+    missing = [name for name in ("embed_tokens", "layers", "norm") if not hasattr(decoder, name)]
+    if missing:
+        raise SplitError(
+            f"{type(decoder).__name__} has no {', '.join(missing)}, so it cannot be split; "
+            "choose a model with a Llama-like decoder"
+        )
+
+
+def _sliced_config(config: PretrainedConfig, first_layer: int, end_layer: int) -> PretrainedConfig:
+    sliced = copy.deepcopy(config)
+    for name, value in vars(config).items():
+        # Some families keep lists with one entry per layer (layer_types, no_rope_layers, ...).
+        if isinstance(value, (list, tuple)) and len(value) == config.num_hidden_layers:
+            sliced.__dict__[name] = list(value[first_layer:end_layer])
+    # Through __dict__, because some configurations validate their fields one by one, and here they change together.
+    sliced.__dict__["num_hidden_layers"] = end_layer - first_layer
+    # Stages have no embedding; the constructor insists on making one, so it is made as small as can be.
+    sliced.__dict__["vocab_size"] = 1
+    sliced.__dict__["pad_token_id"] = None
+    return sliced
+
+
+def _name_in_decoder(name_in_stage: str, first_layer: int) -> str:
+    """The weight's name in the whole decoder: a stage counts its layers from 0."""
+    parts = name_in_stage.split(".")
+    if parts[0] == "layers":
+        parts[1] = str(int(parts[1]) + first_layer)
+    return ".".join(parts)
