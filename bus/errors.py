@@ -10,12 +10,10 @@
     │   ├── BrokerError                 the broker cannot be started, reached or logged in to
     │   └── OutboxFull                  the connection has been away for so long that nothing more can be kept
     ├── MessageRefused                  a received message that is not what its topic carries; has a `reason`
-    ├── AnswerCancelled                 an answer was given up because nobody waits for it any more
     └── FleetError                      a process of the fleet died or did not come up
 
 Who handles them: the command line prints a `RoadsideError` in one line and exits with 1 (2 for a
-`ConfigurationError`); the connection counts a `MessageRefused` by reason and goes on; a node drops what was being
-said on `AnswerCancelled`; nothing else catches them.
+`ConfigurationError`); the connection counts a `MessageRefused` by reason and goes on; nothing else catches them.
 """
 
 from __future__ import annotations
@@ -66,10 +64,6 @@ class MessageRefused(RoadsideError):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
-
-
-class AnswerCancelled(RoadsideError):
-    """An answer was given up because nobody waits for it any more."""
 
 
 class FleetError(RoadsideError):

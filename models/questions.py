@@ -27,12 +27,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished answer.
+    """What a model said.
 
     tokens: what the model said, the closing end-of-answer token included where it came.
     made_by: for each of those tokens who made it: "exit1", "exit2" or "full".
     confidence: mean over the tokens of the speaker's largest softmax probability.
     vision_ms: from the image file to the prompt's embeddings; decode_ms: from there to the last token.
+    cancelled: whether it breaks off because the caller stopped waiting.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Answer:
     confidence: float
     vision_ms: float
     decode_ms: float
+    cancelled: bool = False
 
 
 class Answerer(Protocol):
@@ -57,11 +59,7 @@ class Answerer(Protocol):
     quality: dict[str, float]
 
     def answer(self, question: Question, cancelled: Callable[[], bool] = ...) -> Answer:
-        """Answer greedily.
-
-        Raises MessageRefused for an image that cannot be used and AnswerCancelled once `cancelled()` is true, which
-        is asked before every token.
-        """
+        """Answer greedily, asking `cancelled()` before every token. Raises MessageRefused for an unusable image."""
         ...
 
 
