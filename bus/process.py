@@ -13,6 +13,9 @@ from collections.abc import Awaitable, Callable
 import psutil
 import structlog
 
+# What a process logs, as its event, once it serves; whoever started it waits for this.
+READY = "ready to serve"
+
 _LAG_INTERVAL_S = 0.05
 _LAG_WINDOW = 200  # 10 s of samples
 

@@ -1,0 +1,118 @@
+"""The guard of a broker: keeps it while the parent lives, ends it when standard input ends.
+
+Run by broker.py as `python -P -m roadside.bus.broker_process`. The first line on standard input is a JSON object with
+the settings; the first line on standard output is the broker's process id. amqtt runs in this process, mosquitto as
+its child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from .codec import MAX_MESSAGE_BYTES
+from .parent import end_with_parent
+
+_TERMINATE_TIMEOUT_S = 3.0
+_SESSION_EXPIRY_S = 3600
+
+# Room for the envelope's address beside the largest payload.
+_LARGEST_PACKET_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
+
+_MOSQUITTO_CONFIGURATION = """\
+# Written by roadside; loopback only.
+listener {port} 127.0.0.1
+allow_anonymous true
+set_tcp_nodelay true
+persistence false
+message_size_limit {largest_packet_bytes}
+max_inflight_messages 100
+# The default of 1000 drops the newest results of a client that is away for a moment.
+max_queued_messages 20000
+max_queued_bytes 134217728
+persistent_client_expiration 1h
+log_dest stderr
+log_type error
+log_type warning
+"""
+
+
+async def main() -> int:
+    settings = json.loads(_first_line())
+    parent_gone = asyncio.Event()
+    end_with_parent(parent_gone.set, grace_s=2 * _TERMINATE_TIMEOUT_S)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, parent_gone.set)
+    keep = _keep_mosquitto if settings["kind"] == "mosquitto" else _keep_amqtt
+    return await keep(settings, parent_gone)
+
+
+def _first_line() -> bytes:
+    """Read one line without a buffer that would swallow what follows."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(sys.stdin.fileno(), 1)
+        if not byte:
+            raise SystemExit("the parent ended before it said what to start")
+        line += byte
+    return line
+
+
+async def _keep_mosquitto(settings: dict[str, Any], parent_gone: asyncio.Event) -> int:
+    configuration = Path(settings["directory"]) / "mosquitto.conf"
+    configuration.write_text(
+        _MOSQUITTO_CONFIGURATION.format(port=settings["port"], largest_packet_bytes=_LARGEST_PACKET_BYTES)
+    )
+    mosquitto = await asyncio.create_subprocess_exec(
+        settings["executable"], "-c", str(configuration), stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr
+    )
+    print(mosquitto.pid, flush=True)
+    ended = asyncio.create_task(mosquitto.wait())
+    gone = asyncio.create_task(parent_gone.wait())
+    await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
+    gone.cancel()
+    if not ended.done():
+        mosquitto.terminate()
+        await asyncio.wait({ended}, timeout=_TERMINATE_TIMEOUT_S)
+    if not ended.done():
+        mosquitto.kill()
+    return await ended
+
+
+async def _keep_amqtt(settings: dict[str, Any], parent_gone: asyncio.Event) -> int:
+    # Imported here: whoever keeps mosquitto needs none of it.
+    from amqtt.broker import Broker
+    from amqtt.errors import AMQTTError
+    from pwdlib.hashers.argon2 import Argon2Hasher
+
+    # The password is random and long, so a slow hash would protect nothing, and it would stall the broker for
+    # every client that logs in.
+    hasher = Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)
+    passwords = Path(settings["directory"]) / "passwords"
+    passwords.touch(mode=0o600)
+    passwords.write_text(f"roadside:{hasher.hash(settings['password'])}\n")
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{settings['port']}"}},
+            "plugins": {"amqtt.plugins.authentication.FileAuthPlugin": {"password_file": str(passwords)}},
+            "session_expiry_interval": _SESSION_EXPIRY_S,
+        }
+    )
+    print(os.getpid(), flush=True)
+    try:
+        await broker.start()
+    except AMQTTError as error:
+        print(error, file=sys.stderr)
+        return 1
+    await parent_gone.wait()
+    await asyncio.wait_for(broker.shutdown(), _TERMINATE_TIMEOUT_S)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

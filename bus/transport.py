@@ -1,0 +1,319 @@
+"""The connection of one process to the bus: typed messages in and out over MQTT 3.1.1.
+
+    async with Bus(url=url, fleet="demo", name="edge-1") as bus:
+        inbox = bus.subscribe(topics.TASK, node="edge-1")
+        async for received in inbox:
+            await bus.publish(topics.RESULT, answer(received.body), vehicle=received.names["vehicle"])
+
+One supervisor task owns the connection: it connects, subscribes, sends what waits, and after a loss tries again for
+ever, with jitter. A PUBACK means that the broker has a message, not that anybody processed it, and a broker that is
+killed forgets what it acknowledged: what must survive that is acknowledged and repeated by the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Self
+
+import aiomqtt
+import structlog
+
+from . import codec
+from .connection import BrokerAddress, explain, new_client, subscribe_all, until_lost
+from .errors import BusError, MessageRefused
+from .inbox import Inbox
+from .messages import SCHEMA_VERSION, Envelope, Message
+from .outbox import Outbox, Outgoing
+from .subscription import Received, Subscription
+from .topics import Topic, checked_name
+
+# As many messages between PUBLISH and PUBACK as paho itself allows; enough to fill a long link with small ones.
+_IN_FLIGHT_LIMIT = 20
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 2.0
+# A connection that stood for this long was a good one: the next loss starts again at the first backoff.
+_STEADY_AFTER_S = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Bus:
+    """One process's connection to its broker; an asynchronous context manager, entered once.
+
+    url: `mqtt://[user:password@]host[:port]`.
+    fleet, name: who this process is; `name` stands as the sender in every address that it publishes to.
+    will: topic and body that the broker publishes when this process vanishes without closing the bus; a topic that
+        has no placeholder but its sender.
+    keepalive_s: a silent link counts as lost after about twice this.
+    timeout_s: how long the broker may take to accept the connection.
+    close_timeout_s: how long closing may take to send what still waits.
+    outbox_limit: how many messages may wait for an absent broker before OutboxFull.
+
+    boot_id names this life of the process; `connected` is set while the connection stands. `counters` counts:
+    published, received, reconnects, refused.<reason>, dropped.<topic>, overflow.<topic>.
+
+    Raises ConfigurationError for an unusable url or name; entering raises BrokerError where the first connection
+    fails.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        fleet: str,
+        name: str,
+        will: tuple[Topic, Message] | None = None,
+        keepalive_s: int = 5,
+        timeout_s: float = 5.0,
+        close_timeout_s: float = 2.0,
+        outbox_limit: int = 1024,
+    ) -> None:
+        self.address = BrokerAddress.parse(url)
+        self.fleet = checked_name(fleet)
+        self.name = checked_name(name)
+        self.boot_id = uuid.uuid4().hex[:12]
+        self.counters: Counter[str] = Counter()
+        self.connected = asyncio.Event()
+        self._will = will
+        self._keepalive_s = keepalive_s
+        self._timeout_s = timeout_s
+        self._close_timeout_s = close_timeout_s
+        self._sequence = itertools.count(1)
+        self._outbox = Outbox(limit=outbox_limit)
+        self._inbox = Inbox(owner=name, counters=self.counters)
+        self._client: aiomqtt.Client | None = None
+        self._connection_tasks: set[asyncio.Task[None]] = set()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def __repr__(self) -> str:
+        return f"Bus({self.address}, fleet={self.fleet!r}, name={self.name!r})"
+
+    async def __aenter__(self) -> Self:
+        first_connection = asyncio.create_task(self.connected.wait())
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"bus {self.name}")
+        self._supervisor.add_done_callback(self._ended)
+        try:
+            await asyncio.wait({first_connection, self._supervisor}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self._stop()
+            raise
+        finally:
+            first_connection.cancel()
+        if self._supervisor.done():
+            await self._supervisor
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._close_timeout_s):
+                await self._outbox.until_empty()
+                await self._forget_session()
+        except TimeoutError:
+            _log.warning("closed with unsent messages", bus=self.name, unsent=len(self._outbox))
+        finally:
+            await self._stop()
+
+    # Sending
+
+    async def publish(self, topic: Topic, body: Message, **names: str) -> None:
+        """Send a message and return when the broker has acknowledged it, over as many connections as that takes.
+
+        A connection that is lost in between makes it go out again, so receivers may see it twice. The sender's own
+        placeholder need not be named. Raises OutboxFull, MessageRefused (reason "size"), BusError where the bus is
+        closed first, and TypeError or ValueError for a body or names that do not belong on the topic.
+        """
+        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(topic, body, names, [acknowledged])
+        await acknowledged
+
+    def post(self, topic: Topic, body: Message, **names: str) -> None:
+        """Queue a message and go on. While it waits, a newer state of the same address replaces it.
+
+        Raises as `publish` does.
+        """
+        self._put(topic, body, names, [])
+
+    def _put(self, topic: Topic, body: Message, names: dict[str, str], waiters: list[asyncio.Future[None]]) -> None:
+        if self._closing:
+            raise BusError(f"the bus of {self.name} is closed")
+        if type(body) not in topic.bodies:
+            allowed = " or ".join(kind.__name__ for kind in topic.bodies)
+            raise TypeError(f"topic {topic.name} carries {allowed}, not {type(body).__name__}")
+        if names.setdefault(topic.sender, self.name) != self.name:
+            raise ValueError(f"{self.name} cannot send as {names[topic.sender]}: receivers would refuse it")
+        address = topic.address(self.fleet, **names)
+        self._outbox.put(Outgoing(topic, address, self._encoded(body, next(self._sequence)), waiters))
+        self._send_waiting()
+
+    def _encoded(self, body: Message, sequence: int) -> bytes:
+        payload = codec.encode(Envelope(SCHEMA_VERSION, self.name, self.boot_id, sequence, time.time(), body))
+        if len(payload) > codec.MAX_MESSAGE_BYTES:
+            raise MessageRefused("size", f"{len(payload)} bytes to send, {codec.MAX_MESSAGE_BYTES} are allowed")
+        return payload
+
+    def _send_waiting(self) -> None:
+        """Start as many sends as the connection may have in flight; they reach the wire in the outbox's order."""
+        while self._client is not None and self._outbox.on_their_way < _IN_FLIGHT_LIMIT:
+            message = self._outbox.take()
+            if message is None:
+                break
+            self._start(self._send(self._client, message))
+
+    async def _send(self, client: aiomqtt.Client, message: Outgoing) -> None:
+        topic = message.topic
+        try:
+            # No timeout: a dead broker ends this task by way of the supervisor, which knows sooner.
+            await client.publish(message.address, message.payload, topic.qos, topic.retained, timeout=math.inf)
+        except aiomqtt.MqttError:
+            # The supervisor sees the same loss; until it has acted, the message counts as on its way.
+            return
+        self._outbox.acknowledge(message)
+        self.counters["published"] += 1
+        self._send_waiting()
+
+    # Receiving
+
+    def subscribe(
+        self,
+        topic: Topic,
+        *,
+        limit: int = 256,
+        on_overflow: Callable[[Received], None] | None = None,
+        **names: str,
+    ) -> Subscription:
+        """Receive a topic, narrowed by the names that are given; before or after the connection stands.
+
+        Where two subscriptions of one bus overlap, the broker may deliver a message to each of them twice.
+        """
+        subscription = Subscription(
+            topic=topic,
+            address_filter=topic.filter(self.fleet, **names),
+            names=names,
+            limit=limit,
+            on_overflow=on_overflow,
+            counters=self.counters,
+        )
+        self._inbox.add(subscription)
+        if self._client is not None:
+            self._start(self._subscribe_late(self._client, subscription))
+        return subscription
+
+    async def _subscribe_late(self, client: aiomqtt.Client, subscription: Subscription) -> None:
+        try:
+            await subscribe_all(client, [subscription])
+        except aiomqtt.MqttError as error:
+            # Either the connection is lost, and the next one subscribes again, or the broker says no.
+            _log.error("not subscribed", bus=self.name, address=subscription.address_filter, why=str(error))
+
+    def _on_message(self, message: aiomqtt.Message) -> None:
+        self._inbox.take(message.topic.value, message.payload)
+
+    # The connection
+
+    async def _supervise(self) -> None:
+        failures = 0
+        ever_connected = False
+        while not self._closing:
+            connected_at_s = math.inf
+            try:
+                async with self._new_client() as client:
+                    await self._subscribe_everything(client)
+                    connected_at_s = time.monotonic()
+                    self.counters["reconnects"] += ever_connected
+                    ever_connected = True
+                    self._connection_made(client)
+                    await until_lost(client)
+            except aiomqtt.MqttError as error:
+                if not ever_connected:
+                    raise explain(error, self.address) from None
+                why = str(error.__cause__ or error)
+                _log.warning("no connection, trying again", bus=self.name, broker=str(self.address), why=why)
+            finally:
+                self._connection_lost()
+            failures = 0 if time.monotonic() - connected_at_s > _STEADY_AFTER_S else failures + 1
+            await asyncio.sleep(_backoff_s(failures))
+
+    def _new_client(self) -> aiomqtt.Client:
+        return new_client(
+            self.address,
+            # The broker keeps what arrives in a short absence for the same life of this process, not for its next.
+            identifier=f"{self.fleet}.{self.name}.{self.boot_id}",
+            clean_session=False,
+            on_message=self._on_message,
+            keepalive_s=self._keepalive_s,
+            timeout_s=self._timeout_s,
+            in_flight_limit=_IN_FLIGHT_LIMIT,
+            will=self._encoded_will(),
+        )
+
+    def _encoded_will(self) -> aiomqtt.Will | None:
+        if self._will is None:
+            return None
+        topic, body = self._will
+        address = topic.address(self.fleet, **{topic.sender: self.name})
+        # Sequence 0, since it is written before the messages that it follows.
+        return aiomqtt.Will(address, self._encoded(body, 0), topic.qos, topic.retained)
+
+    async def _subscribe_everything(self, client: aiomqtt.Client) -> None:
+        subscribed = 0
+        # More may be added while the broker answers.
+        while new := self._inbox.subscriptions[subscribed:]:
+            await subscribe_all(client, new)
+            subscribed += len(new)
+
+    def _connection_made(self, client: aiomqtt.Client) -> None:
+        self._client = client
+        self.connected.set()
+        self._send_waiting()
+
+    def _connection_lost(self) -> None:
+        self._client = None
+        self.connected.clear()
+        for task in self._connection_tasks:
+            task.cancel()
+        self._outbox.connection_lost()
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        """Run something that ends with the connection at the latest."""
+        task = asyncio.create_task(work)
+        self._connection_tasks.add(task)
+        task.add_done_callback(self._connection_tasks.discard)
+
+    async def _forget_session(self) -> None:
+        """Leave nothing at the broker that would go on collecting messages for us."""
+        filters = {subscription.address_filter for subscription in self._inbox.subscriptions}
+        if self._client is not None and filters:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await self._client.unsubscribe(list(filters))
+
+    async def _stop(self) -> None:
+        self._closing = True
+        assert self._supervisor is not None
+        self._supervisor.cancel()
+        await asyncio.wait({self._supervisor})
+
+    def _ended(self, supervisor: asyncio.Task[None]) -> None:
+        """Whoever still waits for a message or an acknowledgement is told that none will come."""
+        error = None if supervisor.cancelled() else supervisor.exception()
+        self._closing = True
+        self._inbox.end(error)
+        closed = BusError(f"the bus of {self.name} was closed before the broker had the message")
+        self._outbox.abandon(error if isinstance(error, Exception) else closed)
+
+
+def _backoff_s(failures: int) -> float:
+    """Half of it random, so that a fleet does not come back in one burst."""
+    longest_s = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures, 10))
+    return random.uniform(longest_s / 2, longest_s)
