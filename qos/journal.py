@@ -1,0 +1,188 @@
+"""A vehicle's own record of its tasks, which nothing that happens elsewhere can take away.
+
+A task is written here before it is published and stays open until its one terminal state. The vehicle writes the
+journal and the report reconciles the run's ledger with it, which is why it lives in this package: the two are built
+on layers that do not import each other.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import structlog
+
+from ..bus.errors import RunError
+from ..bus.messages import TaskState
+from .database import DatabaseKind, explained, open_for_reading, open_for_writing
+
+_log = structlog.get_logger(__name__)
+
+_KIND = DatabaseKind(
+    what="journal",
+    application_id=0x52534A4E,  # "RSJN"
+    schema_version=1,
+    schema="""
+    CREATE TABLE owner (vehicle TEXT NOT NULL);
+    CREATE TABLE tasks (
+        task_id TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        deadline_ms REAL NOT NULL,
+        created_at_s REAL NOT NULL,
+        state TEXT,
+        ended_at_s REAL,
+        refused_endings INTEGER NOT NULL DEFAULT 0
+    );
+    """,
+)
+
+
+class JournalEntry(msgspec.Struct, frozen=True):
+    """One task as its vehicle remembers it.
+
+    created_at_s, ended_at_s: Unix seconds; state: None while the task is open.
+    refused_endings: second terminal states that were not recorded.
+    """
+
+    vehicle: str
+    task_id: str
+    kind: str
+    deadline_ms: float
+    created_at_s: float
+    state: TaskState | None
+    ended_at_s: float | None
+    refused_endings: int
+
+
+class Journal:
+    """The journal of one vehicle, open for writing; a context manager. Used from one thread.
+
+    Every call is its own transaction and survives the death of the process. Raises RunError where the file cannot be
+    used or belongs to another vehicle.
+    """
+
+    def __init__(self, path: Path, vehicle: str) -> None:
+        self.path = path
+        self.vehicle = vehicle
+        self._unwritten: deque[tuple[str, TaskState, float]] = deque()
+        self._connection = open_for_writing(path, _KIND)
+        try:
+            with explained(path, _KIND.what):
+                self._claim()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _claim(self) -> None:
+        owner = self._connection.execute("SELECT vehicle FROM owner").fetchone()
+        if owner is None:
+            self._connection.execute("INSERT INTO owner VALUES (?)", (self.vehicle,))
+        elif owner[0] != self.vehicle:
+            raise RunError(f"{self.path} is the journal of {owner[0]}: give {self.vehicle} a file of its own")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what still waits, and close. Raises RunError where that is not possible."""
+        try:
+            self._write_endings()
+        finally:
+            self._connection.close()
+
+    def created(self, task_id: str, kind: str, deadline_ms: float) -> None:
+        """Record a task; call it before the task is published.
+
+        Raises RunError where the record cannot be made (the disk is full, the id was used before); the task must then
+        not be begun.
+        """
+        self._write_endings()
+        try:
+            with explained(self.path, _KIND.what):
+                self._connection.execute(
+                    "INSERT INTO tasks (task_id, kind, deadline_ms, created_at_s) VALUES (?, ?, ?, ?)",
+                    (task_id, kind, deadline_ms, time.time()),
+                )
+        except RunError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                raise RunError(
+                    f"{self.path} already has a task {task_id}: give every task an id of its own, after a restart too"
+                ) from error
+            raise
+
+    def ended(self, task_id: str, state: TaskState) -> bool:
+        """Record the terminal state of a task. The first one stands: a later one is counted and answered with False.
+
+        Does not raise on a full disk, since the driver has the answer by now: the state is kept in memory and written
+        before the next task can be created. Raises ValueError for a task that was never created.
+        """
+        if self._connection.execute("SELECT 1 FROM tasks WHERE task_id = ?", (task_id,)).fetchone() is None:
+            raise ValueError(f"task {task_id} was never created in {self.path}")
+        first_in_memory = all(waiting != task_id for waiting, _, _ in self._unwritten)
+        self._unwritten.append((task_id, state, time.time()))
+        try:
+            return self._write_endings()[-1]
+        except RunError as error:
+            _log.error("ending not written yet", vehicle=self.vehicle, task_id=task_id, error=str(error))
+            return first_in_memory
+
+    def _write_endings(self) -> list[bool]:
+        """Write the endings that wait; for each, whether it was its task's first."""
+        were_first: list[bool] = []
+        with explained(self.path, _KIND.what):
+            while self._unwritten:
+                were_first.append(self._write_ending(*self._unwritten[0]))
+                self._unwritten.popleft()
+        return were_first
+
+    def _write_ending(self, task_id: str, state: TaskState, ended_at_s: float) -> bool:
+        recorded = self._connection.execute(
+            "UPDATE tasks SET state = ?, ended_at_s = ? WHERE task_id = ? AND state IS NULL",
+            (state, ended_at_s, task_id),
+        )
+        if recorded.rowcount:
+            return True
+        self._connection.execute("UPDATE tasks SET refused_endings = refused_endings + 1 WHERE task_id = ?", (task_id,))
+        return False
+
+    def open_tasks(self) -> list[JournalEntry]:
+        """The tasks without a terminal state, oldest first."""
+        waiting = {task_id for task_id, _, _ in self._unwritten}
+        with explained(self.path, _KIND.what):
+            entries = _entries(self._connection)
+        return [entry for entry in entries if entry.state is None and entry.task_id not in waiting]
+
+    def close_out(self) -> list[JournalEntry]:
+        """Mark what an earlier life of the vehicle left open as expired, and return it as it was."""
+        left_open = self.open_tasks()
+        for entry in left_open:
+            self.ended(entry.task_id, "expired")
+        return left_open
+
+
+def read_journal(path: Path) -> list[JournalEntry]:
+    """All tasks of a journal, oldest first, also while its vehicle writes it. Raises RunError."""
+    connection = open_for_reading(path, _KIND)
+    try:
+        with explained(path, _KIND.what):
+            return _entries(connection)
+    finally:
+        connection.close()
+
+
+def _entries(connection: sqlite3.Connection) -> list[JournalEntry]:
+    rows = connection.execute(
+        "SELECT vehicle, task_id, kind, deadline_ms, created_at_s, state, ended_at_s, refused_endings"
+        " FROM tasks, owner ORDER BY tasks.rowid"
+    )
+    return [JournalEntry(*row) for row in rows]
