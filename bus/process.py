@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 import psutil
 import structlog
 
+from .parent import end_with_parent
+
 # What a process logs, as its event, once it serves; whoever started it waits for this.
 READY = "ready to serve"
 
@@ -56,10 +58,12 @@ class Health:
         return self._process.memory_info().rss
 
 
-def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run a node's main coroutine; SIGTERM and Ctrl-C set the event, upon which it drains and returns.
+def run_until_stopped(
+    main: Callable[[asyncio.Event], Awaitable[None]], *, exit_with_parent: bool = False
+) -> None:
+    """Run a process's main coroutine; SIGTERM and Ctrl-C set the event, upon which it drains and returns.
 
-    A second signal cancels it, for a drain that hangs.
+    A second signal cancels it, for a drain that hangs. exit_with_parent: the end of standard input is such a signal.
     """
 
     async def guarded() -> None:
@@ -74,6 +78,8 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked_to_stop)
+        if exit_with_parent:
+            end_with_parent(asked_to_stop)
         await task
 
     try:

@@ -15,8 +15,9 @@ _CONNECTIVE = r"(because|since|as|due to|so that|for|at)"
 _ACTION_RULES: tuple[tuple[str, str], ...] = (
     ("steers-left", r"\b(turn|steer|bear|curv|veer|bend)\w*\b.*\bleft\b|\bleft (hand )?(turn|curve|bend)"),
     ("steers-right", r"\b(turn|steer|bear|curv|veer|bend)\w*\b.*\bright\b|\bright (hand )?(turn|curve|bend)"),
-    ("slows", r"\b(slow(s|ed|ing)|(to|and) slow|brak\w+|decelerat\w+|stopping|com(es|ing) to a \w* ?stop)\b|reduc\w+ (its )?speed"),
-    ("stopped", r"\b(stopped|stops|stationary|parked|idle|idling|waits|waiting|(stands|standing|sits|sitting) still)\b"),
+    ("slows", r"\b(slow(s|ed|ing)|(to|and) slow|brak\w+|decelerat\w+|stopping)\b"),
+    ("slows", r"\bcom(es|ing) to a \w* ?stop\b|\breduc\w+ (its )?speed"),
+    ("stopped", r"\b(stopped|stops|stationary|parked|idle|idling|waits|waiting)\b|\b(stand|sit)(s|ing) still\b"),
     ("stopped", r"(\bnot|n't) moving\b|\bremains? (still|stopped)\b|\bat a (full |complete )?stop\b"),
     ("accelerates", r"\b(accelerat\w+|speeds? up|speeding up|picks up speed|(gain|increas)\w+ (its )?speed)\b"),
     ("keeps", r"\b(maintain\w*|keep(s|ing)?|constant|steady|continu\w+)\b"),

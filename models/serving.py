@@ -116,7 +116,7 @@ class TaskServer:
             await self._compute(question, _never)
             self._queue.service.observe(kind.name, (time.monotonic() - started_s) * 1000)
 
-    async def _receive(self, inbox: Subscription[Task]) -> None:
+    async def _receive(self, inbox: Subscription) -> None:
         async for received in inbox:
             self._take(received.names["vehicle"], received.body)
 
@@ -134,7 +134,7 @@ class TaskServer:
         self._accept(admitted)
         self._work_arrived.set()
 
-    def _refuse_overflow(self, received: Received[Task]) -> None:
+    def _refuse_overflow(self, received: Received) -> None:
         self._reject(received.names["vehicle"], received.body, "full")
 
     async def _work(self) -> None:

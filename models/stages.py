@@ -8,6 +8,7 @@ into the next stage, on another machine if need be (CE-CoLLM, section III). `sel
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +24,7 @@ class Stage:
     """Layers [first_layer, end_layer) of a decoder, in evaluation mode. It shares its weights with the decoder."""
 
     def __init__(self, decoder: PreTrainedModel, first_layer: int, end_layer: int) -> None:
-        """Raises SplitError where the decoder is not built of `layers` that end in a `norm`."""
+        """Raises SplitError where the layers are not the decoder's, or the decoder is not made of layers and a norm."""
         from transformers.initialization import no_init_weights
 
         check_shape(decoder)
@@ -83,6 +84,40 @@ class StageSession:
         )
         self.positions_run = end
         return output.last_hidden_state
+
+
+@dataclass(frozen=True)
+class SplitDecoder:
+    """A decoder cut at the exit layers e1 < e2 of its N layers.
+
+    The edge holds `first` [0, e1) and `second` [e1, e2). The cloud holds `rest` [e1, N) and `head`, so that a hidden
+    state taken at the first exit is all that it needs of a position.
+    head: residual stream [..., hidden_size] to logits [..., vocabulary].
+    """
+
+    first: Stage
+    second: Stage
+    rest: Stage
+    head: nn.Module
+
+
+def split_decoder(model: PreTrainedModel, exit_layers: tuple[int, ...]) -> SplitDecoder:
+    """Cut the decoder of a language or vision-language model. Raises SplitError where it cannot be cut there."""
+    decoder = model.base_model.get_decoder()
+    first_exit, second_exit = exit_layers
+    return SplitDecoder(
+        first=Stage(decoder, 0, first_exit),
+        second=Stage(decoder, first_exit, second_exit),
+        rest=Stage(decoder, first_exit, decoder.config.num_hidden_layers),
+        head=final_head(model),
+    )
+
+
+def final_head(model: PreTrainedModel) -> nn.Module:
+    """The model's final norm and output layer, as one module over the raw residual stream."""
+    decoder = model.base_model.get_decoder()
+    check_shape(decoder)
+    return nn.Sequential(decoder.norm, model.get_output_embeddings()).eval()
 
 
 def check_shape(decoder: nn.Module) -> None:

@@ -33,7 +33,7 @@ from ..bus.messages import (
     Timing,
     Truth,
 )
-from ..bus.process import Health
+from ..bus.process import READY, Health
 from ..bus.transport import Bus, Subscription
 from ..datasets.drivelog import DriveLog
 from ..datasets.narrator import narrate
@@ -108,6 +108,7 @@ class Vehicle:
                 group.create_task(self._hear_acks(acks)),
                 group.create_task(self._hear_results(results)),
             ]
+            log.info(READY, vehicle=self._name)
             await _or_stopped(asyncio.sleep(_FIRST_STATES_S), stop)
             await self._drive(group, stop)
             await self._all_ended.wait()
@@ -157,27 +158,31 @@ class Vehicle:
         self._place(task)
 
     def _place(self, task: TaskRun) -> None:
+        if task.ended:
+            return
         now_s = time.monotonic()
-        remaining_ms = task.remaining_ms(now_s)
-        if task.ended or remaining_ms <= self._configuration.fallback_margin_ms:
-            return self._fall_back(task, "no time left for another attempt")
+        facts = task.facts(now_s)
+        views = [self._own_view(), *self._nodes.views(now_s, refused_by=frozenset(task.refused_by))]
         candidates = build_candidates(
-            task.facts(now_s),
-            [self._own_view(), *self._nodes.views(now_s, refused_by=frozenset(task.refused_by))],
-            self._utility,
-            silent_after_ms=self._configuration.silent_after_ms,
+            facts, views, self._utility, silent_after_ms=self._configuration.silent_after_ms
         )
-        decision = self._guard.decide(task.facts(now_s), candidates)
+        decision = self._guard.decide(facts, candidates)
         chosen = decision.candidates[decision.chosen]
         task.begin_attempt(chosen.node, chosen.place, decision, now_s)
         if chosen.place == "vehicle":
-            return self._narrate_by_choice(task)
+            self._narrate_by_choice(task)
+        elif facts.remaining_ms <= self._configuration.fallback_margin_ms:
+            self._fall_back(task, "no time left")
+        else:
+            self._send(task, now_s)
+
+    def _send(self, task: TaskRun, now_s: float) -> None:
         try:
-            self._bus.post(topics.TASK, task.message(now_s), node=chosen.node, vehicle=self._name)
+            self._bus.post(topics.TASK, task.message(now_s), node=task.node, vehicle=self._name)
         except OutboxFull:
-            return self._fall_back(task, "the connection is down")
-        self._nodes.sent(chosen.node, task.task_id)
-        return None
+            self._fall_back(task, "the connection is down")
+            return
+        self._nodes.sent(task.node, task.task_id)
 
     def _try_elsewhere(self, task: TaskRun, reason: str) -> None:
         """The current attempt is over, the task is not."""
@@ -185,7 +190,7 @@ class Vehicle:
         task.refused_by.add(task.node)
         self._place(task)
 
-    async def _hear_states(self, states: Subscription[NodeState]) -> None:
+    async def _hear_states(self, states: Subscription) -> None:
         async for received in states:
             state = received.body
             if self._nodes.update_state(state, time.monotonic()):
@@ -193,7 +198,7 @@ class Vehicle:
                 for task in [task for task in self._open.values() if task.node == state.node]:
                     self._try_elsewhere(task, "node died")
 
-    async def _hear_acks(self, acks: Subscription[Accepted | Rejected]) -> None:
+    async def _hear_acks(self, acks: Subscription) -> None:
         async for received in acks:
             ack, node = received.body, received.names["node"]
             self._heard_of(node, ack.task_id, ack.load)
@@ -205,7 +210,7 @@ class Vehicle:
             else:
                 self._try_elsewhere(task, ack.reason)
 
-    async def _hear_results(self, results: Subscription[Result]) -> None:
+    async def _hear_results(self, results: Subscription) -> None:
         async for received in results:
             result, node = received.body, received.names["node"]
             self._heard_of(node, result.task_id, result.load)

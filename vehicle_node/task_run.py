@@ -47,7 +47,7 @@ class TaskRun:
         return TaskFacts(
             kind=self.kind.name,
             deadline_ms=self.kind.deadline_ms,
-            remaining_ms=self.remaining_ms(now_s),
+            remaining_ms=max(1.0, self.remaining_ms(now_s)),
             qos_floor=self.kind.qos_floor,
             upload_bytes=len(self.scene.jpeg),
         )

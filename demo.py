@@ -1,0 +1,164 @@
+"""`roadside demo`: broker, vehicles, edges and a cloud as processes of this machine, one drive, one report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .bus import topics
+from .bus.broker import Broker
+from .bus.messages import Outcome, Place
+from .bus.transport import Bus, Subscription
+from .datasets.drivelog import DriveLog
+from .datasets.rendered_log import bundled_log_path
+from .fleet import Fleet
+from .policy.registry import PolicyOptions, make_policy
+from .qos.report import summarise
+from .qos.run import RunDirectory
+from .qos.watch import outcome_line
+from .vehicle_node.schedule import arrivals
+
+_START_TIMEOUT_S = 120.0
+_FLEET = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """The flags of `roadside demo`. duration_s: for how long tasks are created; speed: log seconds per second."""
+
+    log: Path | None = None
+    model: str | None = None
+    vehicles: int = 2
+    edges: int = 2
+    clouds: int = 1
+    policy: str = "greedy-utility"
+    place: Place | None = None
+    broker: str | None = None
+    duration_s: float = 30.0
+    rate_hz: float = 1.0
+    speed: float = 4.0
+    seed: int = 0
+    run: Path | None = None
+
+    def names(self, role: str, count: int) -> list[str]:
+        return [f"{role}-{number}" for number in range(1, count + 1)]
+
+
+async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) -> tuple[RunDirectory, dict[str, Any]]:
+    """Run the fleet until its vehicles have finished, or `stop` is set; returns the run and its summary.
+
+    Nothing is started before log and policy are known to be usable.
+    """
+    drive = DriveLog.open(options.log or bundled_log_path())
+    policy = "static" if options.place else options.policy
+    make_policy(policy, PolicyOptions(place=options.place))
+    vehicles = options.names("vehicle", options.vehicles)
+    edges = options.names("edge", options.edges)
+    clouds = options.names("cloud", options.clouds)
+    planned = sum(
+        1
+        for name in vehicles
+        for _ in arrivals(seed=options.seed, vehicle=name, rate_hz=options.rate_hz, duration_s=options.duration_s)
+    )
+    run = RunDirectory.create(options.run, configuration={"verb": "demo", "policy": policy, **_plain(options)})
+    async with AsyncExitStack() as stack:
+        progress = stack.enter_context(_progress(console))
+        status = progress.add_task("starting the broker", total=None)
+        broker_url, broker_kind = await _broker(options, run, stack)
+        run.update_manifest(broker=broker_kind, broker_url=options.broker or "local")
+        fleet = await stack.enter_async_context(Fleet(run.logs))
+        common = ("--broker", broker_url, "--fleet", _FLEET)
+
+        progress.update(status, description=f"starting {len(edges)} edges and {len(clouds)} clouds ({broker_kind})")
+        await fleet.start("recorder", "record", str(run.path), *common)
+        model = ("--model", options.model) if options.model else ()
+        for name in edges:
+            await fleet.start(name, "edge", "--name", name, *common, *model)
+        for name in clouds:
+            await fleet.start(name, "cloud", "--name", name, *common, *model)
+        await fleet.ready(["recorder", *edges, *clouds], timeout_s=_START_TIMEOUT_S)
+
+        bus = await stack.enter_async_context(Bus(url=broker_url, fleet=_FLEET, name="demo"))
+        outcomes = bus.subscribe(topics.OUTCOME, limit=1024)
+        showing = asyncio.create_task(_show(outcomes, progress, status))
+        stack.callback(showing.cancel)
+        progress.update(status, description="driving", total=planned)
+        started_s = time.monotonic()
+        total_s = sum(clip.duration_s for clip in drive.clips)
+        for number, name in enumerate(vehicles):
+            flags = {
+                "name": name,
+                "journal": run.journal_path(name),
+                "policy": policy,
+                "place": options.place,
+                "seed": options.seed,
+                "speed": options.speed,
+                "rate-hz": options.rate_hz,
+                "duration": options.duration_s,
+                "log": options.log,
+                # Spread over the log, so that a fleet sees more of it than one vehicle would.
+                "start": number * total_s / len(vehicles),
+            }
+            words = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
+            await fleet.start(name, "vehicle", *words, *common)
+        await _vehicles_finished(fleet, vehicles, [*edges, *clouds, "recorder"], stop)
+        run.update_manifest(duration_s=time.monotonic() - started_s)
+        progress.update(status, description="collecting")
+        await fleet.stop([*edges, *clouds])
+        await fleet.stop(["recorder"])
+    summary = summarise(run)
+    run.write_report(summary)
+    return run, summary
+
+
+async def _broker(options: DemoOptions, run: RunDirectory, stack: AsyncExitStack) -> tuple[str, str]:
+    if options.broker:
+        return options.broker, "external"
+    broker = await stack.enter_async_context(Broker(directory=run.path / "broker"))
+    return broker.url, broker.kind
+
+
+async def _vehicles_finished(fleet: Fleet, vehicles: list[str], others: list[str], stop: asyncio.Event) -> None:
+    """Wait for the vehicles to end by themselves; when told to stop, let them finish what they have begun."""
+    finished = asyncio.create_task(fleet.finished(vehicles))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        while not finished.done() and not stopped.done():
+            fleet.check(others)
+            await asyncio.wait({finished, stopped}, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            await fleet.stop(vehicles)
+        await finished
+    finally:
+        finished.cancel()
+        stopped.cancel()
+
+
+async def _show(outcomes: Subscription, progress: Progress, status: Any) -> None:
+    async for received in outcomes:
+        progress.advance(status)
+        progress.console.print(outcome_line(received.names["vehicle"], received.body), highlight=False, soft_wrap=True)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _plain(options: DemoOptions) -> dict[str, Any]:
+    values = {name: getattr(options, name) for name in options.__dataclass_fields__}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}

@@ -1,0 +1,96 @@
+"""A fleet of processes on this machine: started together, watched, and stopped without leaving one behind.
+
+Every process is a verb of the command line with a log file of its own. It says "ready" in that log when it serves,
+ends when its parent does (bus/parent.py), and finishes what it has accepted when it gets SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from .bus.errors import FleetError
+from .bus.process import READY
+
+_POLL_S = 0.1
+_DRAIN_S = 10.0
+
+
+class Fleet:
+    """logs: folder for the processes' log files. Use as an async context manager: leaving it stops them all."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+
+    async def __aenter__(self) -> Fleet:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop(list(self._processes))
+
+    async def start(self, name: str, *arguments: str) -> None:
+        """Run `roadside ARGUMENTS` as a process called `name`."""
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        with self._log(name).open("wb") as log:
+            # -P keeps the working directory off sys.path: a folder called `datasets` there would shadow a library.
+            # A session of its own keeps Ctrl-C from reaching it twice: this process passes the stop on.
+            self._processes[name] = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "roadside.cli", *arguments, "--exit-with-parent"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    async def ready(self, names: Iterable[str], *, timeout_s: float) -> None:
+        """Wait until each of the processes has said that it serves; FleetError when one dies or takes too long."""
+        waiting = list(names)
+        for _ in range(int(timeout_s / _POLL_S)):
+            waiting = [name for name in waiting if READY not in self._log(name).read_text(errors="replace")]
+            if not waiting:
+                return
+            self.check(waiting)
+            await asyncio.sleep(_POLL_S)
+        raise FleetError(f"{', '.join(waiting)} did not come up within {timeout_s:.0f} s; see {self._logs}")
+
+    def check(self, names: Iterable[str]) -> None:
+        """FleetError, with the last line of its log, where one of the processes is no more."""
+        for name in names:
+            if (code := self._processes[name].returncode) is not None:
+                lines = self._log(name).read_text(errors="replace").strip().splitlines()
+                said = lines[-1] if lines else "nothing"
+                raise FleetError(f"{name} ended with exit status {code} and said: {said} (log: {self._log(name)})")
+
+    async def finished(self, names: Iterable[str]) -> None:
+        """Wait until the processes have ended by themselves; FleetError where one did so with a failure."""
+        names = list(names)
+        await asyncio.gather(*(self._processes[name].wait() for name in names))
+        self.check(name for name in names if self._processes[name].returncode)
+
+    async def stop(self, names: Iterable[str]) -> None:
+        """SIGTERM, time to finish what was accepted, then SIGKILL."""
+        await asyncio.gather(*(self._stop(self._processes[name]) for name in names))
+
+    async def _stop(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _DRAIN_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
