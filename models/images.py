@@ -30,3 +30,12 @@ def open_image(data: bytes) -> Image.Image:
     # Pillow's decoders raise SyntaxError and ValueError for broken chunks, and zlib's own error is an OSError to it.
     except (OSError, SyntaxError, ValueError) as error:
         raise MessageRefused("image-damaged", str(error)) from None
+
+
+def colour_card_jpeg() -> bytes:
+    """A fixed picture of colour ramps, for checks that need some image and not a scene."""
+    ramp = Image.linear_gradient("L").resize((320, 192))
+    channels = (ramp, ramp.transpose(Image.Transpose.ROTATE_180), Image.radial_gradient("L").resize((320, 192)))
+    file = io.BytesIO()
+    Image.merge("RGB", channels).save(file, "JPEG")
+    return file.getvalue()

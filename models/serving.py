@@ -31,7 +31,7 @@ from .answering import Answer, Answerer, Question
 log = structlog.get_logger()
 
 
-class NodeConfiguration(Configuration):
+class NodeConfiguration(Configuration, frozen=True, kw_only=True):
     """What edge and cloud nodes have in common: the keys of their TOML files and the flags of their verbs.
 
     broker: mqtt://[user:password@]host[:port].

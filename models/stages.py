@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,9 @@ class Stage:
         self.end_layer = end_layer
         config = _sliced_config(decoder.config, first_layer, end_layer)
         with no_init_weights():
-            self._layers = type(decoder)(config)
+            self._layers: Any = type(decoder)(config)
         self._layers.norm = nn.Identity()
-        self._layers.embed_tokens = None
+        del self._layers.embed_tokens
         weights = decoder.state_dict()
         self._layers.load_state_dict(
             {name: weights[_name_in_decoder(name, first_layer)] for name in self._layers.state_dict()}, assign=True
@@ -103,7 +103,7 @@ class SplitDecoder:
 
 def split_decoder(model: PreTrainedModel, exit_layers: tuple[int, ...]) -> SplitDecoder:
     """Cut the decoder of a language or vision-language model. Raises SplitError where it cannot be cut there."""
-    decoder = model.base_model.get_decoder()
+    decoder = decoder_of(model)
     first_exit, second_exit = exit_layers
     return SplitDecoder(
         first=Stage(decoder, 0, first_exit),
@@ -115,9 +115,16 @@ def split_decoder(model: PreTrainedModel, exit_layers: tuple[int, ...]) -> Split
 
 def final_head(model: PreTrainedModel) -> nn.Module:
     """The model's final norm and output layer, as one module over the raw residual stream."""
-    decoder = model.base_model.get_decoder()
+    decoder = decoder_of(model)
     check_shape(decoder)
-    return nn.Sequential(decoder.norm, model.get_output_embeddings()).eval()
+    output_layer: Any = model.get_output_embeddings()
+    return nn.Sequential(decoder.norm, output_layer).eval()
+
+
+def decoder_of(model: PreTrainedModel) -> Any:
+    """The part of a language or vision-language model that runs over embeddings: `embed_tokens`, `layers`, `norm`."""
+    base: Any = model.base_model
+    return base.get_decoder()
 
 
 def check_shape(decoder: nn.Module) -> None:

@@ -1,0 +1,166 @@
+"""Models on disk: the bundled one, a folder, or one from the Hugging Face hub. Safetensors and JSON, never pickle.
+
+A folder of ours is an ordinary Hugging Face model folder with three files beside it: exits.safetensors and
+exits.json (exits.py), and card.json, which says what the model was trained on and what it scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..bus.errors import ModelError
+from .exits import SETTINGS_FILE, Exits, exits_from_final_head, load_exits
+from .stages import decoder_of, final_head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+CARD_FILE = "card.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model, in float32 and evaluation mode.
+
+    digest: SHA-256 over the folder's files, or the hub's commit; empty where there is neither.
+    card: card.json's content; empty for a model that is not ours.
+    """
+
+    name: str
+    digest: str
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    exits: Exits
+    card: dict[str, Any]
+
+    def quality(self, place: str) -> dict[str, float]:
+        """Success rate by task kind at a place ("edge", "cloud"), as the card states it; empty where it does not."""
+        return dict(self.card.get("quality", {}).get(place, {}))
+
+
+def bundled_model_path() -> Path:
+    """Where the package keeps its own model."""
+    return Path(str(resources.files("roadside.models"))) / "bundled"
+
+
+def load(model: str | Path | None = None) -> Checkpoint:
+    """Load the bundled model (None), a folder, or a hub id such as "HuggingFaceTB/SmolVLM-256M-Instruct".
+
+    Only a hub id ever reaches for the network. Raises ModelError, which says what to do, for an unknown name and for
+    missing, broken or truncated files.
+    """
+    if model is None:
+        folder = bundled_model_path()
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                "this installation has no bundled model; "
+                "train one with `roadside train vlm --out DIR` and name it with `--model DIR`"
+            )
+        return _load_folder(folder)
+    if Path(model).is_dir():
+        return _load_folder(Path(model))
+    if _is_hub_id(str(model)):
+        return _load_from_hub(str(model))
+    raise ModelError(f"no model at {model}; give a model's folder or a Hugging Face id like owner/name")
+
+
+def quiet_transformers() -> ModuleType:
+    """The transformers package without its warnings and progress bars, which are not for our users."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
+
+
+def _load_folder(folder: Path) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is not a model's folder: it has no config.json")
+    model, processor = _load_pretrained(str(folder), local_files_only=True)
+    return Checkpoint(
+        name=_card(folder).get("name", folder.resolve().name),
+        digest=_digest(folder),
+        model=model,
+        processor=processor,
+        exits=_exits(model, folder),
+        card=_card(folder),
+    )
+
+
+def _load_from_hub(hub_id: str) -> Checkpoint:
+    model, processor = _load_pretrained(hub_id, local_files_only=False)
+    return Checkpoint(
+        name=hub_id,
+        digest=getattr(model.config, "_commit_hash", None) or "",
+        model=model,
+        processor=processor,
+        exits=_exits(model, folder=None),
+        card={},
+    )
+
+
+def _load_pretrained(source: str, *, local_files_only: bool) -> tuple[PreTrainedModel, ProcessorMixin]:
+    from safetensors import SafetensorError
+
+    transformers = quiet_transformers()
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(source, local_files_only=local_files_only)
+        model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+            source,
+            local_files_only=local_files_only,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"the model {source} cannot be loaded ({reason}); restore its files or name another with --model"
+        ) from error
+    # The library would fill gaps with random numbers and only warn.
+    if missing := sorted([*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])]):
+        raise ModelError(
+            f"the model {source} lacks {len(missing)} of its weights, {missing[0]} first; "
+            "restore its files or name another with --model"
+        )
+    return model.eval(), processor
+
+
+def _exits(model: PreTrainedModel, folder: Path | None) -> Exits:
+    decoder = decoder_of(model)
+    if folder is not None and (folder / SETTINGS_FILE).is_file():
+        return load_exits(folder, decoder.config.hidden_size, decoder.config.vocab_size)
+    return exits_from_final_head(final_head(model), decoder.config.num_hidden_layers)
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    path = folder / CARD_FILE
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}); restore it, or delete it to go without figures") from error
+    if not isinstance(card, dict):
+        raise ModelError(f"{path} must hold one JSON object; restore it, or delete it to go without figures")
+    return card
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.json")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

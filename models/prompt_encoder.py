@@ -1,0 +1,102 @@
+"""From a question to embeddings: the vision-language model without its decoder."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..bus.errors import MessageRefused, SplitError
+from ..datasets.phrases import telemetry_text
+from .images import open_image
+from .questions import Question
+from .stages import decoder_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+
+class PromptReader:
+    """Questions to model inputs, with the model's own processor and chat template."""
+
+    def __init__(self, processor: ProcessorMixin) -> None:
+        # Untyped: what a processor accepts and owns differs by family.
+        self._processor: Any = processor
+        self._tokenizer: Any = self._processor.tokenizer
+
+    def read(self, question: Question) -> dict[str, Tensor]:
+        """Inputs of the whole model, batch 1. The newest frame is looked at; the model learned from single frames.
+
+        Raises MessageRefused for an image that cannot be used, or a prompt that holds the model's control tokens.
+        """
+        if any(token in question.prompt for token in self._tokenizer.all_special_tokens):
+            raise MessageRefused("prompt", "it contains a control token of the model")
+        if not question.frames:
+            raise MessageRefused("image-missing", "a question needs at least one frame")
+        image = open_image(question.frames[-1])
+        words = f"{telemetry_text(question.telemetry)} {question.prompt}"
+        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}
+        text = self._processor.apply_chat_template([turn], add_generation_prompt=True)
+        return dict(self._processor(images=[image], text=[text], return_tensors="pt"))
+
+    def words(self, tokens: list[int]) -> str:
+        """The text of an answer's tokens, without control tokens."""
+        return self._tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+    @property
+    def end_token(self) -> int:
+        return self._tokenizer.eos_token_id
+
+
+class PromptEncoder:
+    """Vision tower, connector and token embedding of a vision-language model, sharing its weights.
+
+    The model's own `forward` merges image and words; where it calls its decoder, the embeddings are taken away.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Raises SplitError where the decoder cannot be taken off."""
+        base: Any = model.base_model
+        decoder = decoder_of(model)
+        self._embedding = decoder.get_input_embeddings()
+        # A copy with children of its own, so that the given model keeps its decoder.
+        self._trunk = copy.copy(base)
+        self._trunk._modules = dict(base._modules)
+        self._trunk.set_decoder(_EmbeddingsOut(self._embedding, decoder.config))
+        self._trunk.eval()
+
+    @torch.inference_mode()
+    def encode(self, inputs: dict[str, Tensor]) -> Tensor:
+        """The prompt's merged embeddings: [1, positions, hidden_size]."""
+        return self._trunk(**inputs, use_cache=False).last_hidden_state
+
+    @torch.inference_mode()
+    def embed(self, token: int) -> Tensor:
+        """One generated token's embedding: [1, 1, hidden_size]."""
+        return self._embedding(torch.tensor([[token]]))
+
+
+class _EmbeddingsOut(nn.Module):
+    """Stands where the decoder was and returns its inputs as if they were its outputs."""
+
+    # What a stage can do without: it sees one whole sequence and counts its own positions.
+    _IGNORED = frozenset({"attention_mask", "past_key_values", "use_cache", "return_dict", "cache_position"})
+
+    def __init__(self, embedding: nn.Module, config: object) -> None:
+        super().__init__()
+        self.embed_tokens = embedding
+        self.config = config
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embed_tokens
+
+    def forward(self, inputs_embeds: Tensor, position_ids: Tensor | None = None, **others: object) -> object:
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        if needed := sorted(name for name in others.keys() - self._IGNORED if others[name] is not None):
+            raise SplitError(f"the model hands {', '.join(needed)} to its decoder, which stages do not carry")
+        if position_ids is not None and position_ids.ndim > 2:
+            raise SplitError("the model counts positions on several axes, which stages do not carry")
+        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
