@@ -214,7 +214,10 @@ def record(
     from .qos.recorder import record as record_run
     from .qos.run import RunDirectory
 
-    directory = RunDirectory.open(run) if run.exists() else RunDirectory.create(run, configuration={"verb": "record"})
+    if run.exists():
+        directory = RunDirectory.open(run)
+    else:
+        directory = RunDirectory.create(run, configuration={"fleet": fleet}, seed=0, argv=sys.argv)
 
     async def serve(stop: Any) -> None:
         async with Bus(url=broker or "", fleet=fleet or "", name="recorder") as bus:

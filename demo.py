@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from .bus import topics
 from .bus.broker import Broker
-from .bus.messages import Outcome, Place
+from .bus.messages import Place
 from .bus.transport import Bus, Subscription
 from .datasets.drivelog import DriveLog
 from .datasets.rendered_log import bundled_log_path
 from .fleet import Fleet
 from .policy.registry import PolicyOptions, make_policy
 from .qos.report import summarise
-from .qos.run import RunDirectory
+from .qos.run import BrokerKind, RunDirectory
 from .qos.watch import outcome_line
 from .vehicle_node.schedule import arrivals
 
@@ -67,13 +67,15 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         for name in vehicles
         for _ in arrivals(seed=options.seed, vehicle=name, rate_hz=options.rate_hz, duration_s=options.duration_s)
     )
-    run = RunDirectory.create(options.run, configuration={"verb": "demo", "policy": policy, **_plain(options)})
+    run = RunDirectory.create(
+        options.run, configuration=_plain(options) | {"policy": policy}, seed=options.seed, argv=sys.argv
+    )
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(_progress(console))
         status = progress.add_task("starting the broker", total=None)
         broker_url, broker_kind = await _broker(options, run, stack)
-        run.update_manifest(broker=broker_kind, broker_url=options.broker or "local")
-        fleet = await stack.enter_async_context(Fleet(run.logs))
+        run.note_broker(broker_kind)
+        fleet = await stack.enter_async_context(Fleet(run))
         common = ("--broker", broker_url, "--fleet", _FLEET)
 
         progress.update(status, description=f"starting {len(edges)} edges and {len(clouds)} clouds ({broker_kind})")
@@ -90,7 +92,6 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         showing = asyncio.create_task(_show(outcomes, progress, status))
         stack.callback(showing.cancel)
         progress.update(status, description="driving", total=planned)
-        started_s = time.monotonic()
         total_s = sum(clip.duration_s for clip in drive.clips)
         for number, name in enumerate(vehicles):
             flags = {
@@ -109,16 +110,16 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
             words = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
             await fleet.start(name, "vehicle", *words, *common)
         await _vehicles_finished(fleet, vehicles, [*edges, *clouds, "recorder"], stop)
-        run.update_manifest(duration_s=time.monotonic() - started_s)
         progress.update(status, description="collecting")
         await fleet.stop([*edges, *clouds])
         await fleet.stop(["recorder"])
+    run.finish()
     summary = summarise(run)
     run.write_report(summary)
     return run, summary
 
 
-async def _broker(options: DemoOptions, run: RunDirectory, stack: AsyncExitStack) -> tuple[str, str]:
+async def _broker(options: DemoOptions, run: RunDirectory, stack: AsyncExitStack) -> tuple[str, BrokerKind]:
     if options.broker:
         return options.broker, "external"
     broker = await stack.enter_async_context(Broker(directory=run.path / "broker"))

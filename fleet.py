@@ -10,21 +10,21 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 
 from .bus.errors import FleetError
 from .bus.process import READY
+from .qos.run import RunDirectory
 
 _POLL_S = 0.1
 _DRAIN_S = 10.0
 
 
 class Fleet:
-    """logs: folder for the processes' log files. Use as an async context manager: leaving it stops them all."""
+    """run: where the processes' log files go. Use as an async context manager: leaving it stops them all."""
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     async def __aenter__(self) -> Fleet:
@@ -38,7 +38,7 @@ class Fleet:
     async def start(self, name: str, *arguments: str) -> None:
         """Run `roadside ARGUMENTS` as a process called `name`."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        with self._log(name).open("wb") as log:
+        with self._run.log_path(name).open("wb") as log:
             # -P keeps the working directory off sys.path: a folder called `datasets` there would shadow a library.
             # A session of its own keeps Ctrl-C from reaching it twice: this process passes the stop on.
             self._processes[name] = await asyncio.create_subprocess_exec(
@@ -54,20 +54,22 @@ class Fleet:
         """Wait until each of the processes has said that it serves; FleetError when one dies or takes too long."""
         waiting = list(names)
         for _ in range(int(timeout_s / _POLL_S)):
-            waiting = [name for name in waiting if READY not in self._log(name).read_text(errors="replace")]
+            waiting = [name for name in waiting if READY not in self._run.log_path(name).read_text(errors="replace")]
             if not waiting:
                 return
             self.check(waiting)
             await asyncio.sleep(_POLL_S)
-        raise FleetError(f"{', '.join(waiting)} did not come up within {timeout_s:.0f} s; see {self._logs}")
+        logs = self._run.path / "logs"
+        raise FleetError(f"{', '.join(waiting)} did not come up within {timeout_s:.0f} s; see {logs}")
 
     def check(self, names: Iterable[str]) -> None:
         """FleetError, with the last line of its log, where one of the processes is no more."""
         for name in names:
             if (code := self._processes[name].returncode) is not None:
-                lines = self._log(name).read_text(errors="replace").strip().splitlines()
+                path = self._run.log_path(name)
+                lines = path.read_text(errors="replace").strip().splitlines()
                 said = lines[-1] if lines else "nothing"
-                raise FleetError(f"{name} ended with exit status {code} and said: {said} (log: {self._log(name)})")
+                raise FleetError(f"{name} ended with exit status {code} and said: {said} (log: {path})")
 
     async def finished(self, names: Iterable[str]) -> None:
         """Wait until the processes have ended by themselves; FleetError where one did so with a failure."""
@@ -91,6 +93,3 @@ class Fleet:
 
     def pid(self, name: str) -> int:
         return self._processes[name].pid
-
-    def _log(self, name: str) -> Path:
-        return self._logs / f"{name}.log"

@@ -58,9 +58,7 @@ class Health:
         return self._process.memory_info().rss
 
 
-def run_until_stopped(
-    main: Callable[[asyncio.Event], Awaitable[None]], *, exit_with_parent: bool = False
-) -> None:
+def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]], *, exit_with_parent: bool = False) -> None:
     """Run a process's main coroutine; SIGTERM and Ctrl-C set the event, upon which it drains and returns.
 
     A second signal cancels it, for a drain that hangs. exit_with_parent: the end of standard input is such a signal.

@@ -8,7 +8,7 @@ from ..models.answering import cloud_answerer
 from ..models.serving import NodeConfiguration, serve
 
 
-class CloudConfiguration(NodeConfiguration):
+class CloudConfiguration(NodeConfiguration, frozen=True, kw_only=True):
     """The keys of `roadside cloud`'s TOML file; see NodeConfiguration."""
 
     name: str = "cloud-1"

@@ -8,7 +8,7 @@ from ..models.answering import edge_answerer
 from ..models.serving import NodeConfiguration, serve
 
 
-class EdgeConfiguration(NodeConfiguration):
+class EdgeConfiguration(NodeConfiguration, frozen=True, kw_only=True):
     """The keys of `roadside edge`'s TOML file; see NodeConfiguration."""
 
     name: str = "edge-1"

@@ -7,7 +7,6 @@ fight over one core. Every task is admitted or refused the moment it arrives.
 from __future__ import annotations
 
 import asyncio
-import io
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from typing import Annotated
 
 import structlog
 from msgspec import Meta
-from PIL import Image
 
 from ..bus import topics
 from ..bus.configuration import Configuration
@@ -26,7 +24,8 @@ from ..bus.messages import Accepted, NodeState, Rejected, Result, Role, Task, Ti
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
 from .admission import AdmissionQueue, Job
-from .answering import Answer, Answerer, Question
+from .images import colour_card_jpeg
+from .questions import Answer, Answerer, Question, never
 
 log = structlog.get_logger()
 
@@ -107,13 +106,11 @@ class TaskServer:
 
     async def _warm_up(self) -> None:
         """Answer one question of each kind before announcing, so that the first estimate is a measured one."""
-        picture = io.BytesIO()
-        Image.new("RGB", (320, 192), (96, 112, 128)).save(picture, "JPEG")
         for kind in KINDS.values():
-            question = Question(prompt=kind.prompt, frames=(picture.getvalue(),), telemetry={})
-            await self._compute(question, _never)  # the first pass pays for lazy initialisation
+            question = Question(prompt=kind.prompt, frames=(colour_card_jpeg(),))
+            await self._compute(question, never)  # the first pass pays for lazy initialisation
             started_s = time.monotonic()
-            await self._compute(question, _never)
+            await self._compute(question, never)
             self._queue.service.observe(kind.name, (time.monotonic() - started_s) * 1000)
 
     async def _receive(self, inbox: Subscription) -> None:
@@ -233,7 +230,3 @@ class TaskServer:
             memory_bytes=self._health.memory_bytes,
             counters={**self.counters, **self._bus.counters},
         )
-
-
-def _never() -> bool:
-    return False

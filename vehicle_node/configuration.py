@@ -10,7 +10,7 @@ from ..bus.configuration import Configuration
 from ..bus.messages import Place
 
 
-class VehicleConfiguration(Configuration):
+class VehicleConfiguration(Configuration, frozen=True, kw_only=True):
     """broker: mqtt://[user:password@]host[:port].
     log: folder of a driving log; None: the bundled rendered log.
     journal: SQLite file of the vehicle's own record of its tasks.

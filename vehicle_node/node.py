@@ -27,7 +27,6 @@ from ..bus.messages import (
     NodeState,
     Outcome,
     Place,
-    Rejected,
     Result,
     TaskState,
     Timing,
