@@ -32,6 +32,15 @@ app.add_typer(log_verbs, name="log")
 app.add_typer(train_verbs, name="train")
 app.add_typer(bench_verbs, name="bench")
 
+# What the base install leaves out, by the extra that brings it.
+_EXTRA_OF = {
+    "torch": "edge",
+    "transformers": "edge",
+    "tokenizers": "edge",
+    "safetensors": "edge",
+    "matplotlib": "train",
+}
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; messages go to stderr.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")]
 BrokerUrl = Annotated[str | None, typer.Option("--broker", help="mqtt://[user:password@]host[:port]")]
@@ -55,6 +64,12 @@ def main() -> None:
     except RoadsideError as error:
         typer.echo(f"roadside: {error}", err=True)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get(error.name or "")
+        if extra is None:
+            raise
+        typer.echo(f"roadside: this needs {error.name}; pip install 'roadside[{extra}]'", err=True)
+        sys.exit(2)
 
 
 @app.callback()

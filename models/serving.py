@@ -87,6 +87,7 @@ class TaskServer:
         inbox = self._bus.subscribe(
             topics.TASK, limit=self._inbox_limit, on_overflow=self._refuse_overflow, node=self._name
         )
+        await inbox.active.wait()  # whoever reads the announcement may send a task at once
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._health.watch_event_loop()),

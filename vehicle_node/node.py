@@ -107,6 +107,8 @@ class Vehicle:
                 group.create_task(self._hear_acks(acks)),
                 group.create_task(self._hear_results(results)),
             ]
+            for subscription in (states, acks, results):
+                await subscription.active.wait()
             log.info(READY, vehicle=self._name)
             await _or_stopped(asyncio.sleep(_FIRST_STATES_S), stop)
             await self._drive(group, stop)
@@ -130,7 +132,9 @@ class Vehicle:
             await _or_stopped(asyncio.sleep(self._started_s + arrival.at_s - time.monotonic()), stop)
             if stop.is_set():
                 break
-            task = group.create_task(self._create(arrival, f"{self._name}-{number:05d}"))
+            # A restarted vehicle goes on in the same journal, so its tasks need ids of their own.
+            task_id = f"{self._name}-{self._bus.boot_id[:6]}-{number:05d}"
+            task = group.create_task(self._create(arrival, task_id))
             creating.add(task)
             task.add_done_callback(creating.discard)
         if creating:
