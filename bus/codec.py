@@ -8,6 +8,7 @@ from typing import Any, Union
 
 import msgspec
 
+from .duplicates import has_duplicate_key
 from .errors import MessageRefused
 from .messages import SCHEMA_VERSION, Envelope, Message
 from .topics import Topic
@@ -26,7 +27,7 @@ def decode(topic: Topic, payload: bytes) -> Envelope[Any]:
     """Read and validate what arrived on a topic.
 
     Raises MessageRefused with reason "size", "schema" (not MessagePack, another shape, a value out of bounds),
-    "version" or "not-finite".
+    "version", "not-finite" or "duplicate-key".
     """
     if len(payload) > MAX_MESSAGE_BYTES:
         raise MessageRefused("size", f"{len(payload)} bytes on {topic.name}")
@@ -38,6 +39,9 @@ def decode(topic: Topic, payload: bytes) -> Envelope[Any]:
         raise MessageRefused("version", f"{topic.name}: schema {envelope.version}, this is {SCHEMA_VERSION}")
     if not _finite(envelope):
         raise MessageRefused("not-finite", f"{topic.name}: NaN or infinity")
+    # Writing it again is much quicker than walking it, and our own messages always pass this way.
+    if payload != _encoder.encode(envelope) and has_duplicate_key(payload):
+        raise MessageRefused("duplicate-key", f"{topic.name}: a key stands twice in one map")
     return envelope
 
 

@@ -227,7 +227,8 @@ Body = TypeVar("Body", bound=Message)
 class Envelope(Struct, Generic[Body], frozen=True, forbid_unknown_fields=True):
     """What stands around every message.
 
-    boot_id: one life of the sender; sequence: counts its messages from 1, so a receiver can tell repeats.
+    boot_id: one life of the sender; sequence: counts its messages from 1, so a receiver can tell repeats;
+        a last will has 0, as it is written before the messages that it follows.
     sent_at_s: the sender's wall clock, Unix seconds; for people, never for decisions.
     """
 

@@ -238,8 +238,9 @@ class Bus:
             except aiomqtt.MqttError as error:
                 if not ever_connected:
                     raise explain(error, self.address) from None
-                why = str(error.__cause__ or error)
-                _log.warning("no connection, trying again", bus=self.name, broker=str(self.address), why=why)
+                lost = connected_at_s < math.inf
+                why = "connection lost" if lost else f"no connection: {error}"
+                _log.warning(f"{why}; trying again", bus=self.name, broker=str(self.address))
             finally:
                 self._connection_lost()
             failures = 0 if time.monotonic() - connected_at_s > _STEADY_AFTER_S else failures + 1
