@@ -1,0 +1,261 @@
+"""What was heard on the bus during a run: a SQLite file that one recorder writes and anybody may read meanwhile.
+
+This module holds the tables and reads them; ledger_writer.py fills them.
+
+    outcomes      one row per outcome that arrived, repeats included and marked
+    answers       every provisional and final answer of a node, shown to a driver or not
+    acks          every Accepted and Rejected
+    node_states   the self-portraits of nodes and vehicles over time
+
+`received_at_s` is the recorder's wall clock, Unix seconds; names, units and meanings of the other columns are those
+of bus/messages.py.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+
+from ..bus.messages import Decision, Outcome, Role, Timing, Truth
+from .database import DatabaseKind, explained, open_for_reading
+from .run import RunDirectory
+
+# "redelivered": the same message again, as MQTT and a resending vehicle may do it. "contradicting": a second, different
+# ending of the same task, which must never happen.
+Repeat = Literal["", "redelivered", "contradicting"]
+
+LEDGER = DatabaseKind(
+    what="ledger",
+    application_id=0x52534C47,  # "RSLG"
+    schema_version=1,
+    schema="""
+    CREATE TABLE outcomes (
+        id INTEGER PRIMARY KEY,
+        received_at_s REAL NOT NULL,
+        vehicle TEXT NOT NULL,
+        task_id TEXT NOT NULL,
+        repeat TEXT NOT NULL,
+        fingerprint BLOB NOT NULL,
+        kind TEXT NOT NULL,
+        state TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        text TEXT NOT NULL,
+        created_at_s REAL NOT NULL,
+        deadline_ms REAL NOT NULL,
+        requested TEXT NOT NULL,
+        place TEXT NOT NULL,
+        node TEXT NOT NULL,
+        mode TEXT NOT NULL,
+        accepted INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        latency_ms REAL NOT NULL,
+        first_answer_ms REAL NOT NULL,
+        network_ms REAL NOT NULL,
+        queue_ms REAL NOT NULL,
+        inference_ms REAL NOT NULL,
+        context_ms REAL NOT NULL,
+        energy_j REAL NOT NULL,
+        energy_method TEXT NOT NULL,
+        clip TEXT NOT NULL,
+        moment_s REAL NOT NULL,
+        late_answers INTEGER NOT NULL,
+        true_action TEXT,
+        true_justification TEXT,
+        action_correct INTEGER,
+        justification_correct INTEGER,
+        made_by TEXT NOT NULL,   -- JSON
+        decision TEXT NOT NULL   -- JSON
+    );
+    CREATE UNIQUE INDEX one_ending ON outcomes (vehicle, task_id) WHERE repeat = '';
+    CREATE TABLE answers (
+        id INTEGER PRIMARY KEY,
+        received_at_s REAL NOT NULL,
+        vehicle TEXT NOT NULL,
+        node TEXT NOT NULL,
+        task_id TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        final INTEGER NOT NULL,
+        text TEXT NOT NULL,
+        place TEXT NOT NULL,
+        mode TEXT NOT NULL,
+        model TEXT NOT NULL,
+        confidence REAL NOT NULL,
+        queue_ms REAL NOT NULL,
+        inference_ms REAL NOT NULL,
+        context_ms REAL NOT NULL
+    );
+    CREATE TABLE acks (
+        id INTEGER PRIMARY KEY,
+        received_at_s REAL NOT NULL,
+        vehicle TEXT NOT NULL,
+        node TEXT NOT NULL,
+        task_id TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        accepted INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        retry_after_ms REAL NOT NULL,
+        wait_ms REAL NOT NULL
+    );
+    CREATE TABLE node_states (
+        id INTEGER PRIMARY KEY,
+        received_at_s REAL NOT NULL,
+        node TEXT NOT NULL,
+        role TEXT NOT NULL,
+        alive INTEGER NOT NULL,
+        model TEXT NOT NULL,
+        model_hash TEXT NOT NULL,
+        queued INTEGER,          -- this and the next three: NULL where the node does not tell its load
+        running INTEGER,
+        slots INTEGER,
+        wait_ms REAL,
+        uptime_s REAL NOT NULL,
+        event_loop_lag_ms REAL NOT NULL,
+        memory_bytes INTEGER NOT NULL,
+        counters TEXT NOT NULL   -- JSON
+    );
+    CREATE INDEX states_of_node ON node_states (node, alive);
+    """,
+)
+
+# Fields of an Outcome that are a column as they are.
+OUTCOME_COLUMNS = (
+    "task_id", "kind", "state", "reason", "text", "created_at_s", "deadline_ms", "requested", "place", "node", "mode",
+    "accepted", "attempts", "latency_ms", "first_answer_ms", "network_ms", "energy_j", "energy_method", "clip",
+    "moment_s", "late_answers",
+)  # fmt: skip
+_TIMING_COLUMNS = ("queue_ms", "inference_ms", "context_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedOutcome:
+    """An outcome as the recorder heard it; `repeat` is empty for the first one of its task."""
+
+    vehicle: str
+    received_at_s: float
+    repeat: Repeat
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedState:
+    """One self-portrait of a node or vehicle, at one moment."""
+
+    received_at_s: float
+    node: str
+    role: Role
+    alive: bool
+    model: str
+    model_hash: str
+    uptime_s: float
+    event_loop_lag_ms: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node or vehicle over the whole run.
+
+    answers: final answers that it published, shown or not. refusals: attempts that it rejected.
+    peak_memory_bytes: resident set size; worst_event_loop_lag_ms: the highest of the reported 99th percentiles.
+    """
+
+    node: str
+    role: Role
+    model: str
+    peak_memory_bytes: int
+    worst_event_loop_lag_ms: float
+    answers: int
+    refusals: int
+
+
+class Ledger:
+    """A run's ledger, open for reading, also while it is written; a context manager.
+
+    Raises RunError where the file is missing, damaged, something else or of another schema version.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, run: RunDirectory) -> Self:
+        connection = open_for_reading(run.ledger_path, LEDGER)
+        connection.row_factory = sqlite3.Row
+        return cls(run.ledger_path, connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def outcomes(self) -> list[RecordedOutcome]:
+        """Every outcome that was heard, repeats included, in the order of arrival."""
+        return [
+            RecordedOutcome(row["vehicle"], row["received_at_s"], row["repeat"], _outcome_of(row))
+            for row in self._rows("SELECT * FROM outcomes ORDER BY id")
+        ]
+
+    def node_states(self) -> list[RecordedState]:
+        """The self-portraits of nodes and vehicles, in the order of arrival."""
+        columns = ", ".join(RecordedState.__slots__)
+        rows = self._rows(f"SELECT {columns} FROM node_states ORDER BY id")
+        return [RecordedState(**{**dict(row), "alive": bool(row["alive"])}) for row in rows]
+
+    def nodes(self) -> list[NodeRecord]:
+        """One row per node or vehicle that was ever alive: vehicles, edges, clouds."""
+        return [NodeRecord(**dict(row)) for row in self._rows(_NODES)]
+
+    def refusals(self) -> dict[str, int]:
+        """How often nodes rejected an attempt, by reason, the most frequent first."""
+        rows = self._rows(
+            "SELECT reason, count(*) AS times FROM acks WHERE NOT accepted GROUP BY reason ORDER BY times DESC, reason"
+        )
+        return {row["reason"]: row["times"] for row in rows}
+
+    def _rows(self, query: str) -> list[sqlite3.Row]:
+        with explained(self._path, LEDGER.what):
+            return self._connection.execute(query).fetchall()
+
+
+# A last will names nothing but its node, so the model is that of the last state while alive.
+_NODES = """
+    SELECT last.node, last.role, last.model, peak_memory_bytes, worst_event_loop_lag_ms,
+        (SELECT count(*) FROM answers WHERE answers.node = last.node AND final) AS answers,
+        (SELECT count(*) FROM acks WHERE acks.node = last.node AND NOT accepted) AS refusals
+    FROM node_states AS last JOIN (
+        SELECT max(id) AS id, max(memory_bytes) AS peak_memory_bytes,
+            max(event_loop_lag_ms) AS worst_event_loop_lag_ms
+        FROM node_states WHERE alive GROUP BY node
+    ) USING (id)
+    ORDER BY CASE last.role WHEN 'vehicle' THEN 0 WHEN 'edge' THEN 1 ELSE 2 END, last.node
+"""
+
+
+def _outcome_of(row: sqlite3.Row) -> Outcome:
+    """The Outcome that a row of the table `outcomes` was made from."""
+    truth = None
+    if row["true_action"] is not None:
+        truth = Truth(
+            action=row["true_action"],
+            justification=row["true_justification"],
+            action_correct=_verdict(row["action_correct"]),
+            justification_correct=_verdict(row["justification_correct"]),
+        )
+    plain = {column: row[column] for column in OUTCOME_COLUMNS}
+    return Outcome(
+        **{**plain, "accepted": bool(plain["accepted"])},
+        timing=Timing(**{column: row[column] for column in _TIMING_COLUMNS}),
+        made_by=msgspec.json.decode(row["made_by"], type=tuple[str, ...]),
+        decision=msgspec.json.decode(row["decision"], type=Decision),
+        truth=truth,
+    )
+
+
+def _verdict(stored: int | None) -> bool | None:
+    return None if stored is None else bool(stored)

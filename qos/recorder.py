@@ -1,0 +1,103 @@
+"""Listens to the bus during a run and writes the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import structlog
+
+from ..bus import topics
+from ..bus.process import READY
+from ..bus.subscription import Received, Subscription
+from ..bus.transport import Bus
+from .ledger_writer import LedgerWriter
+from .run import RunDirectory
+
+_RECORDED = (topics.OUTCOME, topics.ACK, topics.RESULT, topics.NODE_STATE, topics.VEHICLE_STATE)
+_FLUSH_INTERVAL_S = 0.5
+# A minute of a busy fleet, should the disk stand still for so long.
+_WAITING_LIMIT = 65_536
+_QUIET_BEFORE_CLOSE_S = 0.5
+_LONGEST_DRAIN_S = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+async def record(bus: Bus, run: RunDirectory, stop: asyncio.Event) -> Counter[str]:
+    """Write what is heard to the run's ledger until `stop` is set and the bus has fallen quiet.
+
+    Says that it is ready, in its log, once the broker has confirmed every subscription: nothing sent from then on is
+    missed.
+    Returns how many messages of each topic were written; those that found no room are under "missed.<topic>".
+    Raises RunError where the ledger cannot be written, BusError where the connection ends for good.
+    """
+    counters: Counter[str] = Counter()
+
+    def missed(received: Received) -> None:
+        counters[f"missed.{received.topic.name}"] += 1
+        _log.error("message not recorded: the recorder is too slow", topic=received.topic.name)
+
+    subscriptions = [bus.subscribe(topic, limit=_WAITING_LIMIT, on_overflow=missed) for topic in _RECORDED]
+    with LedgerWriter(run) as ledger:
+        readers = [asyncio.create_task(_read(subscription, ledger, counters)) for subscription in subscriptions]
+        try:
+            await _all_active(subscriptions, readers)
+            _log.info(READY)
+            while not stop.is_set():
+                await _wait_for(stop, readers)
+                ledger.flush()
+            await _until_quiet(counters, readers)
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+    _log.info("recorded", **counters)
+    return counters
+
+
+async def _read(subscription: Subscription, ledger: LedgerWriter, counters: Counter[str]) -> None:
+    async for received in subscription:
+        ledger.add(received.body, received.names, time.time())
+        counters[received.topic.name] += 1
+
+
+async def _all_active(subscriptions: list[Subscription], readers: list[asyncio.Task[None]]) -> None:
+    active = asyncio.gather(*(subscription.active.wait() for subscription in subscriptions))
+    try:
+        await asyncio.wait({active, *readers}, return_when=asyncio.FIRST_COMPLETED)
+        _raise_if_ended(readers)
+    finally:
+        active.cancel()
+
+
+async def _wait_for(stop: asyncio.Event, readers: list[asyncio.Task[None]]) -> None:
+    """Until it is time to flush, the run is over or the bus has ended."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({stopping, *readers}, timeout=_FLUSH_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+        _raise_if_ended(readers)
+    finally:
+        stopping.cancel()
+
+
+async def _until_quiet(counters: Counter[str], readers: list[asyncio.Task[None]]) -> None:
+    """Outcomes may still be on their way when the run ends; states of nodes that live on do not count."""
+    give_up_at_s = time.monotonic() + _LONGEST_DRAIN_S
+    while time.monotonic() < give_up_at_s:
+        before = _answers_heard(counters)
+        await asyncio.sleep(_QUIET_BEFORE_CLOSE_S)
+        if _answers_heard(counters) == before or any(reader.done() for reader in readers):
+            return
+
+
+def _answers_heard(counters: Counter[str]) -> int:
+    return sum(counters[topic.name] for topic in (topics.OUTCOME, topics.ACK, topics.RESULT))
+
+
+def _raise_if_ended(readers: list[asyncio.Task[None]]) -> None:
+    """A reader ends by itself only when the bus has; its error is the bus's."""
+    for reader in readers:
+        if reader.done():
+            reader.result()

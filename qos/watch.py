@@ -1,0 +1,130 @@
+"""What happens in a fleet, a line each, for people: `roadside watch` and the demo's progress."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from ..bus import topics
+from ..bus.messages import Candidate, Decision, NodeState, Outcome, Result
+from ..bus.subscription import Received, Subscription
+from ..bus.transport import Bus
+
+_VERDICTS = {True: "right", False: "wrong"}
+_INDENT = " " * 10
+
+
+async def watch(broker: str, fleet: str, *, explain: bool, show: Callable[[str], None], stop: asyncio.Event) -> None:
+    """Call `show` with a line for every ending, provisional answer and node that comes or goes, until `stop` is set.
+
+    broker: URL. Raises BrokerError where it cannot be reached.
+    """
+    liveness: dict[str, bool] = {}
+
+    def line_of(received: Received) -> str | None:
+        body, names, sent_at_s = received.body, received.names, received.envelope.sent_at_s
+        if isinstance(body, Outcome):
+            return outcome_line(names["vehicle"], body, explain=explain)
+        if isinstance(body, Result):
+            # A final answer is told by its outcome, which also knows whether it was shown.
+            return (
+                None if body.final else result_line(names["vehicle"], names["node"], body, received.envelope.sent_at_s)
+            )
+        changed = liveness.get(body.node) != body.alive
+        liveness[body.node] = body.alive
+        return node_state_line(body, sent_at_s) if changed else None
+
+    async def show_all(subscription: Subscription) -> None:
+        async for received in subscription:
+            if (line := line_of(received)) is not None:
+                show(line)
+
+    async with Bus(url=broker, fleet=fleet, name="watch") as bus:
+        shown = (topics.OUTCOME, topics.RESULT, topics.NODE_STATE, topics.VEHICLE_STATE)
+        readers = [asyncio.create_task(show_all(bus.subscribe(topic, limit=4096))) for topic in shown]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            ended, _ = await asyncio.wait({stopping, *readers}, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            for task in (stopping, *readers):
+                task.cancel()
+
+
+def outcome_line(vehicle: str, outcome: Outcome, *, explain: bool = False) -> str:
+    """How a task ended; with `explain`, what the policy saw and why it chose as it did, on lines of its own."""
+    parts = [
+        _clock(outcome.created_at_s + outcome.latency_ms / 1000),
+        vehicle,
+        outcome.kind.ljust(8),
+        ending(outcome),
+        f"{outcome.latency_ms:.0f} ms of {outcome.deadline_ms:.0f}",
+        f'"{outcome.text}"' if outcome.text else "",
+        verdict(outcome),
+    ]
+    line = "  ".join(part for part in parts if part)
+    return f"{line}\n{explanation(outcome.decision)}" if explain else line
+
+
+def ending(outcome: Outcome) -> str:
+    """Who answered, or what happened instead."""
+    if outcome.state == "result":
+        return outcome.node.ljust(9)
+    return f"{outcome.state} ({outcome.reason})" if outcome.reason else outcome.state
+
+
+def verdict(outcome: Outcome) -> str:
+    """Whether the answer says what the log says: "right", "wrong", or which part is which; empty where unknown."""
+    truth = outcome.truth
+    if truth is None:
+        return ""
+    parts = [("action", truth.action_correct), ("reason", truth.justification_correct)]
+    judged = [(name, correct) for name, correct in parts if correct is not None]
+    if len({correct for _, correct in judged}) == 1:
+        return _VERDICTS[judged[0][1]]
+    return ", ".join(f"{name} {_VERDICTS[correct]}" for name, correct in judged)
+
+
+def result_line(vehicle: str, node: str, result: Result, sent_at_s: float) -> str:
+    """An answer as a node sent it."""
+    which = "answers" if result.final else "answers for now"
+    took = f"queue {result.timing.queue_ms:.0f} ms, inference {result.timing.inference_ms:.0f} ms"
+    return f'{_clock(sent_at_s)}  {vehicle}  {result.task_id}  {node} {which}  {took}  "{result.text}"'
+
+
+def node_state_line(state: NodeState, sent_at_s: float) -> str:
+    """How a node or vehicle feels."""
+    if not state.alive:
+        return f"{_clock(sent_at_s)}  {state.node}  has left"
+    parts = [_clock(sent_at_s), state.node, f"{state.role} with {state.model}" if state.model else state.role]
+    if state.load is not None:
+        load = state.load
+        parts.append(f"{load.running} running on {load.slots}, {load.queued} waiting ({load.wait_ms:.0f} ms)")
+    parts.append(f"{state.memory_bytes / 1e6:.0f} MB")
+    parts.append(f"event loop late by {state.event_loop_lag_ms:.0f} ms")
+    return "  ".join(parts)
+
+
+def explanation(decision: Decision) -> str:
+    """The candidates with their scores, the chosen one marked, and the policy's reason."""
+    reason = f": {decision.reason}" if decision.reason else ""
+    lines = [f"{_INDENT}{decision.policy} chose with probability {decision.propensity:.2f}{reason}"]
+    for index, candidate in enumerate(decision.candidates):
+        mark = "->" if index == decision.chosen else "  "
+        lines.append(f"{_INDENT}{mark} {_candidate(candidate)}")
+    return "\n".join(lines)
+
+
+def _candidate(candidate: Candidate) -> str:
+    expected = (
+        f"{candidate.latency_ms:6.0f} ms  {candidate.energy_j:6.2f} J  {candidate.quality:4.0%} right"
+        f"  score {candidate.score:+.3f}"
+    )
+    masked = f"  not allowed: {candidate.masked}" if candidate.masked else ""
+    return f"{candidate.node:<12} {candidate.place:<10} {expected}{masked}"
+
+
+def _clock(at_s: float) -> str:
+    return f"{datetime.fromtimestamp(at_s):%H:%M:%S}"
