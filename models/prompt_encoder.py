@@ -25,13 +25,14 @@ class PromptReader:
         # Untyped: what a processor accepts and owns differs by family.
         self._processor: Any = processor
         self._tokenizer: Any = self._processor.tokenizer
+        self._control_tokens = [each.content for each in self._tokenizer.added_tokens_decoder.values() if each.special]
 
     def read(self, question: Question) -> dict[str, Tensor]:
         """Inputs of the whole model, batch 1. The newest frame is looked at; the model learned from single frames.
 
         Raises MessageRefused for an image that cannot be used, or a prompt that holds the model's control tokens.
         """
-        if any(token in question.prompt for token in self._tokenizer.all_special_tokens):
+        if any(token in question.prompt for token in self._control_tokens):
             raise MessageRefused("prompt", "it contains a control token of the model")
         if not question.frames:
             raise MessageRefused("image-missing", "a question needs at least one frame")
