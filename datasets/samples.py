@@ -1,0 +1,142 @@
+"""Training samples: a moment of a rendered drive, with its telemetry, its facts and labels. Nothing is stored.
+
+A sample is a function of its seed alone. The moments come from the same drives that logs are rendered from, only
+evened out over the (action, justification) pairs, because a drive mostly keeps its speed on a clear road.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from PIL import Image
+
+from ..bus.kinds import TaskKind
+from .drives import make_drive
+from .phrases import ACTIONS, COMBINATIONS, JUSTIFICATIONS, SIDES, VEHICLES, ExtraFact, SceneFacts, sentence
+from .receiver import readings_of
+from .renderer import ObjectBox, Renderer
+from .scene import Drive, Segment
+from .situations import SITUATIONS
+from .telemetry import signals_at
+
+# Seeds of the sets are held apart: no drive of one occurs in another.
+TRAINING_FIRST_SEED = 10_000_000
+VALIDATION_FIRST_SEED = 2_000_000
+TEST_FIRST_SEED = 3_000_000
+BUNDLED_LOG_SEED = 1_000
+
+# Smaller than this nobody would mention it, and a model could not see it.
+_MENTIONED_VEHICLE_PX = 13
+_MENTIONED_PERSON_PX = 26
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A sample's classes as indices, for auxiliary training; in `vehicle` and `side` 0 means none.
+
+    combination: into COMBINATIONS; action: into list(ACTIONS); justification: into list(JUSTIFICATIONS); vehicle and
+    side: 1 + into VEHICLES and SIDES. boxes: what is seen in the picture, names out of renderer.OBJECT_NAMES.
+    """
+
+    combination: int
+    action: int
+    justification: int
+    vehicle: int
+    side: int
+    boxes: tuple[ObjectBox, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """image: RGB, 320 x 192, as a vehicle's JPEG shows it; telemetry: VSS names to values."""
+
+    seed: int
+    image: Image.Image
+    telemetry: dict[str, float]
+    facts: SceneFacts
+    labels: Labels
+
+    def answer(self, kind: TaskKind, rng: random.Random) -> str:
+        """The right answer to a task of this kind, phrased at random."""
+        return sentence(kind, self.facts, rng)
+
+
+def make_sample(seed: int) -> Sample:
+    """The sample of a seed; the same on every machine but for the last bit of JPEG's rounding."""
+    rng = random.Random(f"sample {seed}")
+    wanted = rng.choice(COMBINATIONS)
+    offering = [name for name, situation in SITUATIONS.items() if wanted in situation.shows]
+    situation = rng.choice(offering)
+    drive = make_drive(seed, must_show=situation)
+    segments = [segment for segment in drive.segments if (segment.action, segment.justification) == wanted]
+    if not segments:
+        # A curve to the other side than the wanted one: its mirror image is wanted as often, so the sets stay even.
+        segments = [segment for segment in drive.segments if segment.justification == wanted[1]]
+    segment = rng.choice(segments)
+    at_s = rng.uniform(segment.start_s, segment.end_s)
+    frame = Renderer(drive).frame(at_s)
+    facts = facts_of(drive, segment, frame.boxes)
+    return Sample(
+        seed=seed,
+        image=_through_jpeg(frame.image, quality=rng.randint(60, 92)),
+        telemetry=signals_at(readings_of(drive), at_s),
+        facts=facts,
+        labels=_labels_of(facts, frame.boxes),
+    )
+
+
+def make_samples(first_seed: int, count: int, processes: int = 1) -> Iterator[Sample]:
+    """Samples of consecutive seeds in order, rendered by worker processes where more than one is asked for."""
+    seeds = range(first_seed, first_seed + count)
+    if processes <= 1:
+        yield from map(make_sample, seeds)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(make_sample, seeds, chunksize=32)
+
+
+def facts_of(drive: Drive, segment: Segment, boxes: tuple[ObjectBox, ...]) -> SceneFacts:
+    """What is true of a moment: its segment, and the most striking thing in sight that is not the reason."""
+    return SceneFacts(
+        action=segment.action,
+        justification=segment.justification,
+        vehicle=segment.vehicle,
+        side=segment.side,
+        time_of_day=drive.time_of_day,
+        extra=_extra_fact(segment, boxes),
+    )
+
+
+def _extra_fact(segment: Segment, boxes: tuple[ObjectBox, ...]) -> ExtraFact:
+    """The nearest other road user: one rule, so that the same picture always has the same right answer."""
+    for role, fact in (("lead", "ahead"), ("oncoming", "oncoming"), ("parked", "parked")):
+        seen = [box for box in boxes if role in box.names and box.height_px >= _MENTIONED_VEHICLE_PX]
+        if seen and not (role == "lead" and segment.vehicle):
+            largest = max(seen, key=lambda box: box.height_px)
+            return ExtraFact(fact, largest.names[1], largest.side)
+    persons = [box for box in boxes if "bystander" in box.names and box.height_px >= _MENTIONED_PERSON_PX]
+    if persons:
+        return ExtraFact("bystander", side=max(persons, key=lambda box: box.height_px).side)
+    return ExtraFact("none")
+
+
+def _labels_of(facts: SceneFacts, boxes: tuple[ObjectBox, ...]) -> Labels:
+    return Labels(
+        combination=COMBINATIONS.index((facts.action, facts.justification)),
+        action=list(ACTIONS).index(facts.action),
+        justification=list(JUSTIFICATIONS).index(facts.justification),
+        vehicle=1 + VEHICLES.index(facts.vehicle) if facts.vehicle else 0,
+        side=1 + SIDES.index(facts.side) if facts.side else 0,
+        boxes=boxes,
+    )
+
+
+def _through_jpeg(image: Image.Image, *, quality: int) -> Image.Image:
+    """Vehicles send JPEG frames out of compressed videos; a model must not meet their traces for the first time."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")

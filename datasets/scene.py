@@ -1,0 +1,205 @@
+"""What a rendered drive consists of: the road, what stands and moves on it, and what is true at each moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .kinematics import CentreLine, Motion
+
+Colour = tuple[int, int, int]
+Role = Literal["lead", "oncoming", "parked"]
+Lamp = Literal["red", "yellow", "green"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a drive with one action and one reason; seconds from the drive's start."""
+
+    start_s: int
+    end_s: int
+    action: str
+    justification: str
+    vehicle: str | None = None
+    side: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """The cross-section, in metres from the centre of the car's own lane, positive to the right."""
+
+    lane_width_m: float
+    lanes_left: int
+    lanes_right: int
+    oncoming_lanes: int
+    parking_right: bool
+    pavement_width_m: float
+
+    @property
+    def centre_m(self) -> float:
+        """The line between the two directions."""
+        return -(0.5 + self.lanes_left) * self.lane_width_m
+
+    @property
+    def left_edge_m(self) -> float:
+        return self.centre_m - self.oncoming_lanes * self.lane_width_m
+
+    @property
+    def lanes_end_m(self) -> float:
+        """Right end of the rightmost lane; a parking strip may follow."""
+        return (0.5 + self.lanes_right) * self.lane_width_m
+
+    @property
+    def right_edge_m(self) -> float:
+        return self.lanes_end_m + (2.3 if self.parking_right else 0.4)
+
+
+@dataclass(frozen=True, slots=True)
+class Junction:
+    """A cross street between two stations."""
+
+    start_m: float
+    end_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crosswalk:
+    station_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopLine:
+    station_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficLight:
+    """lamps: (from second, lamp), in order; the first one holds from the drive's start."""
+
+    station_m: float
+    lamps: tuple[tuple[float, Lamp], ...]
+
+    def lit(self, at_s: float) -> Lamp:
+        lit = self.lamps[0][1]
+        for since_s, lamp in self.lamps:
+            if at_s >= since_s:
+                lit = lamp
+        return lit
+
+
+@dataclass(frozen=True, slots=True)
+class StopSign:
+    station_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneChange:
+    """A sideways move by `shift_m` between two moments."""
+
+    start_s: float
+    end_s: float
+    shift_m: float
+
+    def shift_at(self, at_s: float) -> float:
+        share = min(max((at_s - self.start_s) / (self.end_s - self.start_s), 0.0), 1.0)
+        return self.shift_m * share * share * (3 - 2 * share)
+
+
+@dataclass(frozen=True, slots=True)
+class Vehicle:
+    """Another vehicle. kind: car, truck, bus or van; braking: when it moves slower than before, or stands."""
+
+    kind: str
+    role: Role
+    colour: Colour
+    motion: Motion
+    lateral_m: float
+    lane_change: LaneChange | None = None
+    backwards: bool = False
+
+    def station_m(self, at_s: float) -> float:
+        return -self.motion.station_m(at_s) if self.backwards else self.motion.station_m(at_s)
+
+    def lateral_at(self, at_s: float) -> float:
+        return self.lateral_m + (self.lane_change.shift_at(at_s) if self.lane_change else 0.0)
+
+    def brakes(self, at_s: float) -> bool:
+        """Brake lights: while it decelerates, and while it stands with its driver's foot on the pedal."""
+        if self.role == "parked":
+            return False
+        return self.motion.acceleration_mps2(at_s) < -0.3 or (
+            self.motion.speed_mps(at_s) < 0.1 and self.motion.acceleration_mps2(at_s) <= 0
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody on foot. A crossing person walks sideways from start_s to end_s; a bystander stands.
+
+    walk_mps is positive to the right; zero for a bystander.
+    """
+
+    station_m: float
+    lateral_m: float
+    coat: Colour
+    trousers: Colour
+    start_s: float = 0.0
+    end_s: float = 0.0
+    walk_mps: float = 0.0
+
+    def lateral_at(self, at_s: float) -> float:
+        return self.lateral_m + self.walk_mps * (min(max(at_s, self.start_s), self.end_s) - self.start_s)
+
+    def walks(self, at_s: float) -> bool:
+        return self.walk_mps != 0 and self.start_s <= at_s < self.end_s
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    station_m: float
+    lateral_m: float
+    height_m: float
+    colour: Colour
+
+
+@dataclass(frozen=True, slots=True)
+class Building:
+    """A block whose wall runs along the road; lateral_m is the wall's."""
+
+    station_m: float
+    lateral_m: float
+    length_m: float
+    height_m: float
+    colour: Colour
+
+
+Standing = TrafficLight | StopSign | Tree | Building
+
+
+@dataclass
+class Drive:
+    """A whole drive, ready to be rendered: who moves where and why, and what stands around.
+
+    Times are seconds from its start; `motion` is the own car's.
+    """
+
+    seed: int
+    time_of_day: str
+    duration_s: int
+    motion: Motion
+    road: Road
+    centre_line: CentreLine
+    segments: tuple[Segment, ...]
+    standing: list[Standing] = field(default_factory=list)
+    vehicles: list[Vehicle] = field(default_factory=list)
+    people: list[Person] = field(default_factory=list)
+    junctions: list[Junction] = field(default_factory=list)
+    crosswalks: list[Crosswalk] = field(default_factory=list)
+    stop_lines: list[StopLine] = field(default_factory=list)
+
+    def segment_at(self, at_s: float) -> Segment:
+        """The segment in force; the last one where the drive has ended."""
+        for segment in self.segments:
+            if at_s < segment.end_s:
+                return segment
+        return self.segments[-1]
