@@ -36,7 +36,9 @@ LOOPBACK = "127.0.0.1"
 # Debian and its relatives keep it where an ordinary user's PATH does not look.
 _MORE_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 _START_TIMEOUT_S = 20.0
-_STOP_TIMEOUT_S = 8.0
+_PROBE_TIMEOUT_S = 2.0
+# Longer than the guard gives a mosquitto that does not end when it is asked to.
+_STOP_TIMEOUT_S = 5.0
 _RETRY_S = 0.05
 
 
@@ -63,7 +65,7 @@ class Broker:
         self.kind: BrokerKind = prefer or ("mosquitto" if find_mosquitto() else "amqtt")
         self.pid = 0
         self._password = secrets.token_urlsafe(16)
-        self._directory = directory
+        self._given_directory = directory
         self._own_directory: tempfile.TemporaryDirectory[str] | None = None
         self._guard: asyncio.subprocess.Process | None = None
 
@@ -81,8 +83,6 @@ class Broker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
-        if self._own_directory is not None:
-            self._own_directory.cleanup()
 
     async def start(self) -> None:
         """Start it, and return when it accepts MQTT connections."""
@@ -90,9 +90,8 @@ class Broker:
         if executable is None:
             raise BrokerError("mosquitto is not installed: install it (`apt-get install mosquitto`) or choose amqtt")
         self.port = _free_port(self.port)
-        if self._directory is None:
+        if self._given_directory is None:
             self._own_directory = tempfile.TemporaryDirectory(prefix="roadside-broker-", ignore_cleanup_errors=True)
-            self._directory = Path(self._own_directory.name)
         self._directory.mkdir(parents=True, exist_ok=True)
         try:
             await self._start_guard(executable)
@@ -103,16 +102,12 @@ class Broker:
 
     async def stop(self) -> None:
         """End it. Does nothing where it has ended already."""
-        if self._guard is None:
-            return
-        guard, self._guard = self._guard, None
-        assert guard.stdin is not None
-        guard.stdin.close()
-        try:
-            await asyncio.wait_for(guard.wait(), _STOP_TIMEOUT_S)
-        except TimeoutError:
-            guard.kill()
-            await guard.wait()
+        if self._guard is not None:
+            await _end(self._guard)
+            self._guard = None
+        if self._own_directory is not None:
+            self._own_directory.cleanup()
+            self._own_directory = None
 
     async def wait(self) -> None:
         """Return when the broker has ended, for whatever reason."""
@@ -120,7 +115,6 @@ class Broker:
             await self._guard.wait()
 
     async def _start_guard(self, executable: str) -> None:
-        assert self._directory is not None
         settings = {
             "kind": self.kind,
             "executable": executable,
@@ -161,17 +155,25 @@ class Broker:
                     clean_session=True,
                     on_message=lambda message: None,
                     keepalive_s=10,
-                    timeout_s=5.0,
+                    timeout_s=_PROBE_TIMEOUT_S,
                     in_flight_limit=1,
                 ):
-                    return
+                    # If ours has ended meanwhile, it was somebody else's that answered.
+                    if self._guard.returncode is None:
+                        return
             except aiomqtt.MqttError:
                 await asyncio.sleep(_RETRY_S)
         raise BrokerError(f"{self.kind} did not answer within {_START_TIMEOUT_S:.0f} s: {self._last_words()}")
 
     @property
+    def _directory(self) -> Path:
+        if self._own_directory is not None:
+            return Path(self._own_directory.name)
+        assert self._given_directory is not None
+        return self._given_directory
+
+    @property
     def _log_path(self) -> Path:
-        assert self._directory is not None
         return self._directory / "broker.log"
 
     def _died(self) -> BrokerError:
@@ -180,6 +182,16 @@ class Broker:
     def _last_words(self) -> str:
         lines = self._log_path.read_text(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+async def _end(guard: asyncio.subprocess.Process) -> None:
+    assert guard.stdin is not None
+    guard.stdin.close()
+    try:
+        await asyncio.wait_for(guard.wait(), _STOP_TIMEOUT_S)
+    except TimeoutError:
+        guard.kill()
+        await guard.wait()
 
 
 def _free_port(port: int) -> int:

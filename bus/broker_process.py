@@ -86,9 +86,10 @@ async def _keep_mosquitto(settings: dict[str, Any], parent_gone: asyncio.Event) 
 
 async def _keep_amqtt(settings: dict[str, Any], parent_gone: asyncio.Event) -> int:
     # Imported here: whoever keeps mosquitto needs none of it.
-    from amqtt.broker import Broker
     from amqtt.errors import AMQTTError
     from pwdlib.hashers.argon2 import Argon2Hasher
+
+    from .amqtt_broker import OwnRetainedOnly
 
     # The password is random and long, so a slow hash would protect nothing, and it would stall the broker for
     # every client that logs in.
@@ -96,7 +97,7 @@ async def _keep_amqtt(settings: dict[str, Any], parent_gone: asyncio.Event) -> i
     passwords = Path(settings["directory"]) / "passwords"
     passwords.touch(mode=0o600)
     passwords.write_text(f"roadside:{hasher.hash(settings['password'])}\n")
-    broker = Broker(
+    broker = OwnRetainedOnly(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{settings['port']}"}},
             "plugins": {"amqtt.plugins.authentication.FileAuthPlugin": {"password_file": str(passwords)}},

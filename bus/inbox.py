@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
 
 import structlog
 
@@ -35,7 +34,7 @@ def read(address: str, payload: bytes) -> Received:
 
 
 class Inbox:
-    """The subscriptions of one bus. Counts received and refused.<reason>; a bad message never gets further."""
+    """The subscriptions of one bus; a bad message gets no further. Counts received, unwanted and refused.<reason>."""
 
     def __init__(self, *, owner: str, counters: Counter[str]) -> None:
         self._owner = owner
@@ -52,24 +51,22 @@ class Inbox:
         self._subscriptions.append(subscription)
 
     def take(self, address: str, payload: bytes) -> None:
-        """Let one message in, or count it as refused."""
+        """Let one message in, or count it as refused, or as unwanted where nobody subscribed to it."""
         try:
             received = read(address, payload)
         except MessageRefused as refusal:
             self._counters[f"refused.{refusal.reason}"] += 1
             self._log_now_and_then(address, refusal)
             return
-        self._counters["received"] += 1
-        for subscription in self._wanting(received):
+        wanting = [each for each in self._subscriptions if each.wants(received.topic, received.names)]
+        self._counters["received" if wanting else "unwanted"] += 1
+        for subscription in wanting:
             subscription.offer(received)
 
     def end(self, error: BaseException | None) -> None:
         """Nothing more will arrive; every iteration ends, with `error` where there is one."""
         for subscription in self._subscriptions:
             subscription.end(error)
-
-    def _wanting(self, received: Received) -> Iterable[Subscription]:
-        return (each for each in self._subscriptions if each.wants(received.topic, received.names))
 
     def _log_now_and_then(self, address: str, refusal: MessageRefused) -> None:
         """At most one line per reason and interval: a flood of bad messages must not become a flood of lines."""

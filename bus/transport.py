@@ -59,7 +59,7 @@ class Bus:
     outbox_limit: how many messages may wait for an absent broker before OutboxFull.
 
     boot_id names this life of the process; `connected` is set while the connection stands. `counters` counts:
-    published, received, reconnects, refused.<reason>, dropped.<topic>, overflow.<topic>.
+    published, received, unwanted, reconnects, refused.<reason>, dropped.<topic>, overflow.<topic>.
 
     Raises ConfigurationError for an unusable url or name; entering raises BrokerError where the first connection
     fails.
