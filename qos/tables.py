@@ -47,9 +47,7 @@ def _headline(record: RunRecord, summary: Mapping[str, Any]) -> Text:
     facts = [fleet, f"{summary['broker']} broker", f"{summary['duration_s']:.0f} s"]
     if record.goes_on:
         facts.append("not finished yet")
-    return Text.assemble(
-        (f"Run {record.manifest.run_id}", "bold"), "  ·  ", "  ·  ".join(fact for fact in facts if fact)
-    )
+    return Text.assemble((f"Run {record.manifest.run_id}", "bold"), "\n", "  ·  ".join(fact for fact in facts if fact))
 
 
 def _in_words(summary: Mapping[str, Any]) -> Text:
@@ -57,9 +55,9 @@ def _in_words(summary: Mapping[str, Any]) -> Text:
     tasks, latency, quality, energy = (summary[key] for key in ("tasks", "latency_ms", "qos", "energy_j"))
     in_time_count = round(summary["in_time_share"] * tasks["created"])
     sentences = [
-        f"{_several(tasks['created'], 'task')}, {in_time_count} answered in time ({summary['in_time_share']:.0%}),"
-        f" {_several(tasks['fallback'], 'fallback')}, {tasks['expired']} expired, {tasks['rejected']} rejected,"
-        f" {tasks['lost']} lost."
+        f"{_several(tasks['created'], 'task')}: {in_time_count} answered in time ({summary['in_time_share']:.0%}),"
+        f" {tasks['fallback']} by the vehicle's narrator instead (fallback), {tasks['expired']} expired,"
+        f" {tasks['rejected']} rejected, {tasks['lost']} lost."
     ]
     if latency["p50"] is not None:
         sentences.append(
@@ -95,15 +93,21 @@ def _warnings(tasks: Mapping[str, int]) -> list[str]:
 
 def places_table(outcomes: Sequence[Outcome]) -> Table:
     """Visible answers by the place that made them; the times are medians unless named otherwise."""
-    table = _table("Where the answers were made", "place", "answers", "share", "p50", "p90")
+    table = _table("Where the answers were made", "place", "answers", "share", "p50\nms", "p90\nms")
     for part in ("queue", "inference", "network"):
-        table.add_column(part, justify="right")
+        table.add_column(f"{part}\nms", justify="right")
     _add_quality_columns(table)
-    table.add_column("energy", justify="right")
+    table.add_column("energy\nJ", justify="right")
+    table.caption = (
+        "p50, p90: from question to answer; queue, inference, network: medians of its parts."
+        "\nright: share of the answers that say what the log says."
+    )
+    # Eleven columns in 80 characters.
+    table.collapse_padding = True
     groups: list[tuple[str, list[Outcome]]] = [
         (place, [o for o in outcomes if o.state == "result" and o.place == place]) for place in PLACES
     ]
-    groups.append(("fallback (vehicle)", [o for o in outcomes if o.state == "fallback"]))
+    groups.append(("fallback", [o for o in outcomes if o.state == "fallback"]))
     for name, group in groups:
         if group:
             table.add_row(
@@ -116,36 +120,36 @@ def places_table(outcomes: Sequence[Outcome]) -> Table:
                 _ms(group, lambda o: o.timing.inference_ms),
                 _ms(group, lambda o: o.network_ms),
                 *_quality(group),
-                f"{mean([o.energy_j for o in group]):.2f} J",
+                f"{mean([o.energy_j for o in group]):.2f}",
             )
     return table
 
 
 def kinds_table(outcomes: Sequence[Outcome]) -> Table:
     """Tasks by kind."""
-    table = _table("What was asked", "kind", "deadline", "tasks", "in time", "fallback", "p50", "p90")
+    table = _table("What was asked", "kind", "tasks", "in time", "fallback", "deadline\nms", "p50\nms", "p90\nms")
     _add_quality_columns(table)
-    table.add_column("question", overflow="fold")
-    for kind in sorted({outcome.kind for outcome in outcomes}, key=lambda name: (name not in KINDS, name)):
+    kinds = sorted({outcome.kind for outcome in outcomes})
+    table.caption = "\n".join(f"{kind}: {KINDS[kind].prompt}" for kind in kinds if kind in KINDS)
+    for kind in kinds:
         group = [outcome for outcome in outcomes if outcome.kind == kind]
         answers = [outcome for outcome in group if outcome.state in VISIBLE]
         table.add_row(
             kind,
-            f"{group[0].deadline_ms:.0f} ms",
             str(len(group)),
             str(in_time(group)),
             str(sum(outcome.state == "fallback" for outcome in group)),
+            f"{group[0].deadline_ms:.0f}",
             _ms(answers, lambda o: o.latency_ms),
             _ms(answers, lambda o: o.latency_ms, 0.9),
             *_quality(answers),
-            KINDS[kind].prompt if kind in KINDS else "",
         )
     return table
 
 
 def nodes_table(nodes: Iterable[NodeRecord]) -> Table:
     """The processes, as they reported themselves."""
-    table = _table("Who took part", "node", "model", "answers sent", "refused", "memory", "event loop late by")
+    table = _table("Who took part", "node", "model", "answers sent", "refused", "memory\nMB", "event loop\nlate by ms")
     table.columns[1].justify = "left"
     for node in nodes:
         is_vehicle = node.role == "vehicle"
@@ -154,8 +158,8 @@ def nodes_table(nodes: Iterable[NodeRecord]) -> Table:
             node.model,
             _NOTHING if is_vehicle else str(node.answers),
             _NOTHING if is_vehicle else str(node.refusals),
-            f"{node.peak_memory_bytes / 1e6:.0f} MB",
-            f"{node.worst_event_loop_lag_ms:.0f} ms",
+            f"{node.peak_memory_bytes / 1e6:.0f}",
+            f"{node.worst_event_loop_lag_ms:.0f}",
         )
     return table
 
@@ -194,6 +198,7 @@ def _causes(outcomes: Iterable[Outcome], refusals: Mapping[str, int]) -> Table:
 
 def _table(title: str, first: str, *others: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    table.caption_justify = "left"
     table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name, justify="right")
@@ -216,7 +221,7 @@ def _share(value: float | None) -> str:
 
 def _ms(outcomes: Iterable[Outcome], value: Callable[[Outcome], float], share: float = 0.5) -> str:
     found = percentile(map(value, outcomes), share)
-    return _NOTHING if found is None else f"{found:.0f} ms"
+    return _NOTHING if found is None else f"{found:.0f}"
 
 
 def _several(count: int, noun: str) -> str:

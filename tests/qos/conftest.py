@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
 from roadside.bus.messages import Candidate, Decision, Load, NodeState, Outcome, Result, Timing, Truth
 from roadside.qos.run import RunDirectory
 
