@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from ..exits import Exits
@@ -15,6 +16,7 @@ from ..stages import Stage
 from .generation import Generation
 
 
+@torch.inference_mode()
 def generate(
     encoder: PromptEncoder,
     first: Stage,

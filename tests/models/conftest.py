@@ -46,7 +46,7 @@ def write_tiny_model(folder: Path, thresholds: tuple[float, float] = (0.8, 0.8),
     """A model folder as training writes it, with random weights and no card."""
     processor = build_processor(TINY, words())
     model = build_model(TINY, processor, seed)
-    vocabulary = model.config.text_config.vocab_size
+    vocabulary = model.lm_head.out_features
     torch.manual_seed(seed)
     heads = new_heads(2, TINY.text_width, vocabulary)
     processor.save_pretrained(folder)

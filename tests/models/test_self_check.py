@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from roadside.bus.errors import SplitError
@@ -33,7 +35,8 @@ def make(decoder: str, recipe: Recipe, **decoder_settings: object):
         pad_token_id=tokenizer.pad_token_id,
         **decoder_settings,
     )
-    config = Idefics3Config(
+    make_config: Any = Idefics3Config
+    config = make_config(
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
         scale_factor=recipe.connector_factor,
         tie_word_embeddings=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from roadside.bus.errors import SplitError
 from roadside.models.stages import Stage, decoder_of, final_head, split_decoder
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 90,
     "hidden_size": 32,
     "intermediate_size": 48,

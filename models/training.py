@@ -1,0 +1,357 @@
+"""Training of the bundled model: `roadside train vlm`.
+
+Scenes are rendered, the vision tower learns what is where, then the whole model learns to answer with its exits
+beside it. Thresholds are calibrated and the result is scored on scenes that it never saw; all of it stands in the
+folder's card. The schedule runs by CPU time of this process, so that a busy machine makes it longer and not worse.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import random
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+
+from ..bus.errors import ConfigurationError
+from ..datasets.phrases import words
+from ..datasets.renderer import OBJECT_NAMES
+from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED, make_samples
+from .calibration import calibrate, collect_votes
+from .checkpoints import CARD_FILE, quiet_transformers
+from .exits import Exits, new_heads
+from .scoring import score
+from .training_data import CLASS_SETS, QuestionWriter, Scenes, augmented, render_scenes, to_pixels
+from .training_losses import SceneHeads, answer_losses, read, see
+from .vlm import Recipe, build_model, build_processor
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train. CPU minutes are those of this process alone; rendering comes on top and is reported apart.
+
+    vision_share: share of the CPU time in which the vision tower learns alone.
+    auxiliary_weight: what the scene heads' losses count beside the answers' while the whole model learns.
+    exit_layers: after so many decoder layers the exits speak.
+    exit_agreement: share of an exit's spoken tokens that the whole model must have said too.
+    """
+
+    cpu_minutes: float = 15.0
+    seed: int = 0
+    scenes: int = 24_000
+    calibration_scenes: int = 600
+    test_scenes: int = 400
+    vision_share: float = 0.33
+    batch_size: int = 32
+    vision_learning_rate: float = 1e-3
+    learning_rate: float = 8e-4
+    weight_decay: float = 0.05
+    warm_up_steps: int = 60
+    auxiliary_weight: float = 0.3
+    exit_layers: tuple[int, ...] = (1, 3)
+    exit_agreement: float = 0.99
+    threads: int = 1
+    render_processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+def train_vlm(
+    out: Path | str,
+    *,
+    cpu_minutes: float = 15.0,
+    seed: int = 0,
+    quick: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train, calibrate and score a model, write its folder, and return its card.
+
+    quick: a fifth of the data and of the time. progress: where to draw; a bar on stderr by default.
+    Raises ConfigurationError where the folder exists and is not empty.
+    """
+    options = TrainingOptions(cpu_minutes=cpu_minutes, seed=seed)
+    if quick:
+        options = TrainingOptions(
+            cpu_minutes=cpu_minutes / 5, seed=seed, scenes=options.scenes // 5, calibration_scenes=120, test_scenes=80
+        )
+    if progress is None:
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}% {task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+    with progress, _folder_in_the_making(Path(out)) as folder:
+        return Training(options, progress).run(folder)
+
+
+class Training:
+    """One training, from rendering to the card."""
+
+    def __init__(self, options: TrainingOptions, progress: Progress) -> None:
+        self.options = options
+        self.losses: dict[str, list[float]] = {}
+        self.cpu_minutes: dict[str, float] = {}
+        self._progress = progress
+        quiet_transformers()
+        self._processor: Any = build_processor(options.recipe, words())
+        self._model: Any = build_model(options.recipe, self._processor, options.seed)
+        self._writer = QuestionWriter(self._processor, options.recipe)
+        class_counts = tuple(len(choices) for choices in CLASS_SETS)
+        self._scene_heads = SceneHeads(options.recipe, class_counts, len(OBJECT_NAMES))
+        text = self._model.config.text_config
+        self._exit_heads = new_heads(len(options.exit_layers), text.hidden_size, text.vocab_size)
+        self._shuffle = random.Random(options.seed)
+        self._noise = torch.Generator().manual_seed(options.seed)
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Train into an empty folder; returns the card."""
+        options = self.options
+        torch.set_num_threads(options.threads)
+        scenes = self._render("rendering", TRAINING_FIRST_SEED, options.scenes)
+        self._learn(scenes)
+        self._model.eval()
+        held_out = self._render("rendering held-out scenes", VALIDATION_FIRST_SEED, options.calibration_scenes)
+        self._save(folder, held_out)
+        scores = self._score(folder)
+        card = self._card(scores)
+        (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
+        return card
+
+    def _render(self, name: str, first_seed: int, count: int) -> Scenes:
+        with self._stage(name, count) as advance:
+            return render_scenes(
+                first_seed, count, self.options.recipe, processes=self.options.render_processes, advance=advance
+            )
+
+    def _learn(self, scenes: Scenes) -> None:
+        """Both phases: the vision tower with the scene heads, then everything."""
+        options = self.options
+        tower = [*self._model.model.vision_model.parameters(), *self._model.model.connector.parameters()]
+        auxiliary = [*tower, *self._scene_heads.parameters()]
+        text = [*self._model.model.text_model.layers.parameters(), *self._model.model.text_model.norm.parameters()]
+        text += [*self._model.model.text_model.embed_tokens.parameters(), *self._model.lm_head.parameters()]
+        everything = [*auxiliary, *text, *self._exit_heads.parameters()]
+        vision_minutes = options.cpu_minutes * options.vision_share
+
+        def look(indices: list[int]) -> Tensor:
+            return self._look(scenes, indices)[1]
+
+        def answer(indices: list[int]) -> Tensor:
+            return self._answer(scenes, indices)
+
+        self._model.train()
+        self._phase("learning to see", vision_minutes, auxiliary, options.vision_learning_rate, len(scenes), look)
+        self._phase(
+            "learning to answer",
+            options.cpu_minutes - vision_minutes,
+            everything,
+            options.learning_rate,
+            len(scenes),
+            answer,
+        )
+
+    def _look(self, scenes: Scenes, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """The image tokens of some scenes, and the scene heads' loss."""
+        pixels = augmented(to_pixels(scenes.frames[indices]), self._noise)
+        with torch.autocast("cpu", torch.bfloat16):
+            image_tokens, patches = see(self._model, pixels, self.options.recipe)
+        classes, objects = torch.from_numpy(scenes.classes[indices]), torch.from_numpy(scenes.objects[indices])
+        return image_tokens, self._scene_heads.loss(image_tokens, patches, classes, objects)
+
+    def _answer(self, scenes: Scenes, indices: list[int]) -> Tensor:
+        image_tokens, scene_loss = self._look(scenes, indices)
+        tokens, labels = self._writer.batch(scenes, indices, self._shuffle)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden_states = read(self._model, tokens, image_tokens)
+            losses = answer_losses(self._model, self._exit_heads, self.options.exit_layers, hidden_states, labels)
+        return losses.model + sum(losses.exits) + self.options.auxiliary_weight * scene_loss
+
+    def _phase(
+        self,
+        name: str,
+        minutes: float,
+        parameters: list[nn.Parameter],
+        learning_rate: float,
+        scene_count: int,
+        loss_of: Callable[[list[int]], Tensor],
+    ) -> None:
+        """Optimise until the CPU time is spent."""
+        options = self.options
+        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+        optimiser = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=learning_rate,
+            betas=(0.9, 0.98),
+        )
+        batches = _batches(scene_count, options.batch_size, self._shuffle)
+        losses = self.losses[name] = []
+        started_s = time.process_time()
+        with self._stage(name, minutes * 60) as advance:
+            spent_s = 0.0
+            while spent_s < minutes * 60:
+                warm_up = min(1.0, (len(losses) + 1) / options.warm_up_steps)
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate * warm_up * schedule(spent_s / (minutes * 60))
+                loss = loss_of(next(batches))
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                losses.append(loss.item())
+                now_s = time.process_time() - started_s
+                advance(now_s - spent_s, f"loss {_mean(losses[-50:]):.3f}")
+                spent_s = now_s
+
+    def _save(self, folder: Path, held_out: Scenes) -> None:
+        with self._stage("calibrating the exits", 1):
+            options = self.options
+            votes = collect_votes(
+                self._model,
+                self._exit_heads,
+                options.exit_layers,
+                held_out,
+                self._writer,
+                options.recipe,
+                options.seed,
+            )
+            calibration = calibrate(votes, options.exit_agreement)
+            exits = Exits(options.exit_layers, self._exit_heads, calibration.thresholds)
+            self._processor.save_pretrained(folder)
+            self._model.half().save_pretrained(folder)
+            exits.save(folder, calibration.as_json())
+
+    def _score(self, folder: Path) -> dict[str, dict[str, float]]:
+        options = self.options
+        with self._stage("scoring", options.test_scenes) as advance:
+            samples = make_samples(TEST_FIRST_SEED, options.test_scenes, options.render_processes)
+            return score(folder, samples, advance)
+
+    def _card(self, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
+        options = self.options
+        kinds = ("hazard", "explain", "describe")
+        return {
+            "name": "roadside-vlm",
+            "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "data": {
+                "what": "single frames of rendered drives with telemetry as text; no photograph, no recording",
+                "scenes": options.scenes,
+                "training_seed": TRAINING_FIRST_SEED,
+                "validation_seed": VALIDATION_FIRST_SEED,
+                "test_seed": TEST_FIRST_SEED,
+                "jpeg_and_camera_noise": True,
+            },
+            "options": asdict(options),
+            "steps": {name: len(losses) for name, losses in self.losses.items()},
+            "last_losses": {name: round(_mean(losses[-100:]), 4) for name, losses in self.losses.items()},
+            "cpu_minutes": self.cpu_minutes,
+            "machine": {
+                "platform": platform.platform(),
+                "processor": _processor_name(),
+                "cores": os.cpu_count(),
+                "torch": version("torch"),
+                "transformers": version("transformers"),
+                "python": platform.python_version(),
+            },
+            "scores": scores,
+            "quality": {place: {kind: scores[place][kind] for kind in kinds} for place in ("edge", "cloud")},
+            "limits": [
+                "It knows the rendered world only: on real footage its answers are not to be relied on.",
+                "It looks at one frame and answers the three questions of the task-kind table; others get the same.",
+                "Quality is the share of right classes on held-out rendered scenes, of the edge with its exits alone.",
+                "It must not steer anything.",
+            ],
+        }
+
+    @contextmanager
+    def _stage(self, name: str, total: float) -> Iterator[_Advance]:
+        """A bar while a part of the work goes on, and its CPU minutes, worker processes included."""
+        task = self._progress.add_task(name, total=total, note="")
+        started_s = _cpu_seconds()
+        yield _Advance(self._progress, task)
+        self.cpu_minutes[name] = round((_cpu_seconds() - started_s) / 60, 2)
+        self._progress.update(task, completed=total)
+
+
+@dataclass(frozen=True)
+class _Advance:
+    """Moves one bar on."""
+
+    progress: Progress
+    task: TaskID
+
+    def __call__(self, amount: float, note: str = "") -> None:
+        self.progress.update(self.task, advance=amount, note=note)
+
+
+def schedule(spent_share: float) -> float:
+    """The learning rate as a share of its peak: flat for 30% of the time, then a cosine down to 5%."""
+    flat = 0.3
+    if spent_share < flat:
+        return 1.0
+    angle = math.pi * min(1.0, (spent_share - flat) / (1 - flat))
+    return 0.05 + 0.95 * (1 + math.cos(angle)) / 2
+
+
+def _batches(count: int, size: int, rng: random.Random) -> Iterator[list[int]]:
+    """Random batches without end, every scene once before any comes again; the smaller last batch is left out."""
+    order = list(range(count))
+    while True:
+        rng.shuffle(order)
+        for start in range(0, max(1, count - size + 1), size):
+            yield order[start : start + size]
+
+
+@contextmanager
+def _folder_in_the_making(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` when all went well, and vanishes when it did not."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigurationError(f"{out} exists already; name a new folder, or remove it first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of the worker processes that have ended."""
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + workers.ru_utime + workers.ru_stime
+
+
+def _processor_name() -> str:
+    """The processor as the system names it, or the architecture where it does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,192 @@
+"""Rendered scenes as training arrays, and batches of questions about them."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..bus.kinds import KINDS, TaskKind
+from ..datasets.phrases import (
+    ACTIONS,
+    EXTRA_FACTS,
+    JUSTIFICATIONS,
+    SIDES,
+    TIMES_OF_DAY,
+    VEHICLES,
+    SceneFacts,
+    sentence,
+    telemetry_text,
+)
+from ..datasets.renderer import OBJECT_NAMES, ObjectBox
+from ..datasets.samples import make_samples
+from .images import open_image
+from .tokenizer import AROUND_IMAGE, IMAGE, WHOLE_IMAGE
+from .vlm import Recipe
+
+# Frames reach a node as JPEGs of any quality, and logged ones went through a video codec before.
+JPEG_QUALITIES = (35, 95)
+# How much of a patch's width and height an object must reach over to be said to lie in it.
+PATCH_COVERED_SHARE = 0.4
+TELEMETRY_MISSING_SHARE = 0.1
+NO_TELEMETRY = telemetry_text({})
+
+# What the scene heads tell apart; the first choice of a tuple with None means that there is no such thing.
+CLASS_SETS: tuple[tuple[str | None, ...], ...] = (
+    tuple(ACTIONS),
+    tuple(JUSTIFICATIONS),
+    (None, *VEHICLES),
+    (None, *SIDES),
+    TIMES_OF_DAY,
+    tuple(EXTRA_FACTS),
+    (None, *VEHICLES),
+    (None, *SIDES),
+)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Rendered scenes.
+
+    frames: [scenes, side, side, 3] uint8, as the image processor squeezes them.
+    classes: [scenes, class sets] int64, indices into CLASS_SETS.
+    objects: [scenes, patches, object classes] bool, which objects lie in which patch, row by row.
+    """
+
+    frames: NDArray[np.uint8]
+    telemetry: list[str]
+    facts: list[SceneFacts]
+    classes: NDArray[np.int64]
+    objects: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+
+def render_scenes(
+    first_seed: int, count: int, recipe: Recipe, *, processes: int, advance: Callable[[int], None]
+) -> Scenes:
+    """Render scenes in worker processes; `advance` is told after each how many more there are."""
+    side, patches = recipe.frame_size, recipe.patches_per_side**2
+    frames = np.empty((count, side, side, 3), np.uint8)
+    classes = np.empty((count, len(CLASS_SETS)), np.int64)
+    objects = np.zeros((count, patches, len(OBJECT_NAMES)), np.bool_)
+    telemetry: list[str] = []
+    facts: list[SceneFacts] = []
+    rng = random.Random(first_seed)
+    for index, sample in enumerate(make_samples(first_seed, count, processes)):
+        jpeg = to_jpeg(sample.image, rng.randint(*JPEG_QUALITIES))
+        frames[index] = np.asarray(open_image(jpeg).resize((side, side), Image.Resampling.BILINEAR))
+        classes[index] = class_indices(sample.facts)
+        objects[index] = objects_by_patch(sample.labels.boxes, sample.image.size, recipe)
+        telemetry.append(telemetry_text(sample.telemetry))
+        facts.append(sample.facts)
+        advance(1)
+    return Scenes(frames, telemetry, facts, classes, objects)
+
+
+def to_jpeg(image: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def class_indices(facts: SceneFacts) -> list[int]:
+    """The index of each fact in its class set."""
+    said = (
+        facts.action,
+        facts.justification,
+        facts.vehicle,
+        facts.side,
+        facts.time_of_day,
+        facts.extra.fact,
+        facts.extra.vehicle,
+        facts.extra.side,
+    )
+    return [choices.index(fact) for choices, fact in zip(CLASS_SETS, said, strict=True)]
+
+
+def objects_by_patch(boxes: Sequence[ObjectBox], image_size: tuple[int, int], recipe: Recipe) -> NDArray[np.bool_]:
+    """Which objects lie in which patch of the squeezed frame, [patches, object classes], patches row by row.
+
+    A patch has an object that covers a good part of it; a small object is in the patch that holds its middle.
+    """
+    side = recipe.patches_per_side
+    patch_width, patch_height = image_size[0] / side, image_size[1] / side
+    starts = np.arange(side)
+    grid = np.zeros((side, side, len(OBJECT_NAMES)), np.bool_)
+    for box in boxes:
+        left, right = box.left / patch_width, box.right / patch_width
+        top, bottom = box.top / patch_height, box.bottom / patch_height
+        columns = np.clip(np.minimum(right, starts + 1) - np.maximum(left, starts), 0, None) >= PATCH_COVERED_SHARE
+        rows = np.clip(np.minimum(bottom, starts + 1) - np.maximum(top, starts), 0, None) >= PATCH_COVERED_SHARE
+        columns[min(max(int((left + right) / 2), 0), side - 1)] = True
+        rows[min(max(int((top + bottom) / 2), 0), side - 1)] = True
+        covered = rows[:, None] & columns[None, :]
+        for name in box.names:
+            grid[covered, OBJECT_NAMES.index(name)] = True
+    return grid.reshape(side * side, len(OBJECT_NAMES))
+
+
+def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
+    """Frames [batch, side, side, 3] to what the image processor makes of them: [batch, 3, side, side] in -1 to 1."""
+    return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32)) / 127.5 - 1.0
+
+
+def augmented(pixels: Tensor, rng: torch.Generator, most_shift: int = 4) -> Tensor:
+    """Pixels with another exposure and tint each, all moved by a few pixels: cameras differ and are mounted askew."""
+    batch = len(pixels)
+    exposure = 1 + 0.12 * torch.randn(batch, 1, 1, 1, generator=rng)
+    tint = 0.06 * torch.randn(batch, 3, 1, 1, generator=rng)
+    right, down = torch.randint(-most_shift, most_shift + 1, (2,), generator=rng).tolist()
+    return (pixels * exposure + tint).roll((down, right), dims=(2, 3))
+
+
+class QuestionWriter:
+    """Token sequences of questions with their right answers, as serving would tokenise them."""
+
+    def __init__(self, processor: Any, recipe: Recipe) -> None:
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        self._image_words = f" {AROUND_IMAGE} {WHOLE_IMAGE} {f'{IMAGE} ' * recipe.image_tokens}{AROUND_IMAGE} "
+        self._prompts: dict[tuple[str, str], list[int]] = {}
+
+    def prompt(self, kind: TaskKind, telemetry: str) -> list[int]:
+        """The tokens of a question, image tokens included."""
+        key = (kind.name, telemetry)
+        if key not in self._prompts:
+            words = {"type": "text", "text": f"{telemetry} {kind.prompt}"}
+            turn = {"role": "user", "content": [{"type": "image"}, words]}
+            text = self._processor.apply_chat_template([turn], add_generation_prompt=True)
+            self._prompts[key] = self._tokenizer(text.replace(IMAGE, self._image_words)).input_ids
+        return self._prompts[key]
+
+    def batch(self, scenes: Scenes, indices: list[int], rng: random.Random) -> tuple[Tensor, Tensor]:
+        """Tokens and labels, [batch, positions] each, of one question of a random kind about each scene.
+
+        labels: at each position the token to say next where that is part of the answer, else -100.
+        """
+        rows = []
+        for index in indices:
+            telemetry = NO_TELEMETRY if rng.random() < TELEMETRY_MISSING_SHARE else scenes.telemetry[index]
+            kind = rng.choice(tuple(KINDS.values()))
+            answer = sentence(kind, scenes.facts[index], rng)
+            answer_tokens = [*self._tokenizer(answer).input_ids, self._tokenizer.eos_token_id]
+            rows.append((self.prompt(kind, telemetry), answer_tokens))
+        # The end token is never read, only said.
+        longest = max(len(prompt) + len(answer) - 1 for prompt, answer in rows)
+        tokens = torch.full((len(rows), longest), self._tokenizer.pad_token_id)
+        labels = torch.full((len(rows), longest), -100)
+        for row, (prompt, answer) in enumerate(rows):
+            read = [*prompt, *answer[:-1]]
+            tokens[row, : len(read)] = torch.tensor(read)
+            labels[row, len(prompt) - 1 : len(read)] = torch.tensor(answer)
+        return tokens, labels

@@ -1,0 +1,114 @@
+"""What the model learns from: the words of its answers, and what is where in the frame.
+
+The words alone teach too slowly: telemetry explains most of the action, so for a long time a model gains more by
+ignoring the picture. The scene's classes, and the objects under each patch, teach the vision tower directly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .vlm import Recipe
+
+# Objects cover few patches; without a counterweight "nothing anywhere" would be a good answer.
+OBJECT_WEIGHT = 4.0
+ATTENTION_QUERIES = 4
+
+
+class SceneHeads(nn.Module):
+    """Heads that only training has: the scene's classes from the image tokens, objects from the patches."""
+
+    def __init__(self, recipe: Recipe, class_counts: tuple[int, ...], object_count: int) -> None:
+        super().__init__()
+        self.class_counts = class_counts
+        width = recipe.text_width
+        self.queries = nn.Parameter(torch.randn(ATTENTION_QUERIES, width) * 0.02)
+        self.attended = nn.Linear(ATTENTION_QUERIES * width, width)
+        self.classes = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(class_counts)))
+        self.objects = nn.Sequential(nn.LayerNorm(recipe.vision_width), nn.Linear(recipe.vision_width, object_count))
+
+    def class_logits(self, image_tokens: Tensor) -> tuple[Tensor, ...]:
+        """Image tokens [batch, tokens, text_width] to one [batch, classes] for each set of classes."""
+        tokens = image_tokens.float()
+        # Small things, such as a lit lamp, drown in a mean; a few learned queries can look for them.
+        attention = (self.queries @ tokens.transpose(1, 2) / tokens.shape[-1] ** 0.5).softmax(dim=-1)
+        pooled = tokens.mean(dim=1) + self.attended((attention @ tokens).flatten(1))
+        return self.classes(pooled).split(self.class_counts, dim=1)
+
+    def loss(self, image_tokens: Tensor, patches: Tensor, classes: Tensor, objects: Tensor) -> Tensor:
+        """Mean cross-entropy of the class sets plus the weighted binary cross-entropy of objects per patch.
+
+        classes: [batch, class sets], int64. objects: [batch, patches, object classes], 0 or 1.
+        """
+        class_losses = [
+            functional.cross_entropy(logits, classes[:, index])
+            for index, logits in enumerate(self.class_logits(image_tokens))
+        ]
+        object_logits = self.objects(patches.float())
+        weight = torch.full((object_logits.shape[-1],), OBJECT_WEIGHT)
+        # Summed over the object classes: a mean would make each of them count less, the more of them there are.
+        object_loss = object_logits.shape[-1] * functional.binary_cross_entropy_with_logits(
+            object_logits, objects.float(), pos_weight=weight
+        )
+        return torch.stack(class_losses).mean() + 0.5 * object_loss
+
+
+@dataclass(frozen=True)
+class AnswerLosses:
+    """Mean cross-entropies over the answers' tokens: the model's own, and each exit's."""
+
+    model: Tensor
+    exits: tuple[Tensor, ...]
+
+
+def see(model: Any, frames: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Frames [batch, 3, side, side] to image tokens [batch, tokens, text_width] and patches [batch, patches, width]."""
+    whole_grid = torch.ones(len(frames), recipe.patches_per_side, recipe.patches_per_side, dtype=torch.bool)
+    patches = model.model.vision_model(pixel_values=frames, patch_attention_mask=whole_grid).last_hidden_state
+    return model.model.connector(patches), patches
+
+
+def read(model: Any, tokens: Tensor, image_tokens: Tensor) -> tuple[Tensor, ...]:
+    """The decoder's hidden states after 0, 1, ... layers, the last one normed, each [batch, positions, text_width].
+
+    tokens: [batch, positions], padded on the right, where causal attention keeps padding from mattering.
+    """
+    embeddings = model.model.inputs_merger(
+        input_ids=tokens,
+        inputs_embeds=model.model.text_model.embed_tokens(tokens),
+        image_hidden_states=image_tokens.flatten(0, 1),
+    )
+    output = model.model.text_model(inputs_embeds=embeddings, output_hidden_states=True, use_cache=False)
+    return output.hidden_states
+
+
+def answer_losses(
+    model: Any,
+    exit_heads: nn.ModuleList,
+    exit_layers: tuple[int, ...],
+    hidden_states: tuple[Tensor, ...],
+    labels: Tensor,
+) -> AnswerLosses:
+    """Losses of every voice on the answers' tokens.
+
+    labels: [batch, positions], the token that each position should say next, -100 where none is asked.
+    The exits read detached hidden states: they learn to speak from layers that serve the whole model, and do not
+    bend them to their own needs.
+    """
+    asked = labels != -100
+    targets = labels[asked]
+
+    def loss(head: nn.Module, hidden: Tensor) -> Tensor:
+        return functional.cross_entropy(head(hidden[asked]).float(), targets)
+
+    return AnswerLosses(
+        model=loss(model.lm_head, hidden_states[-1]),
+        exits=tuple(
+            loss(head, hidden_states[layer].detach()) for head, layer in zip(exit_heads, exit_layers, strict=True)
+        ),
+    )

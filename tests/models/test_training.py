@@ -1,0 +1,201 @@
+"""Training: it learns, its data are what serving sees, and nothing half-made is left behind."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.progress import Progress
+from roadside.bus.errors import ConfigurationError
+from roadside.bus.kinds import KINDS
+from roadside.datasets.phrases import parse, telemetry_text, words
+from roadside.datasets.renderer import OBJECT_NAMES, ObjectBox
+from roadside.datasets.samples import make_sample
+from roadside.models import training
+from roadside.models.answering import Question, edge_answerer
+from roadside.models.prompt_encoder import PromptReader
+from roadside.models.training import Training, TrainingOptions, schedule, train_vlm
+from roadside.models.training_data import (
+    CLASS_SETS,
+    QuestionWriter,
+    augmented,
+    class_indices,
+    objects_by_patch,
+    render_scenes,
+    to_jpeg,
+    to_pixels,
+)
+from roadside.models.training_losses import read, see
+from roadside.models.vlm import Recipe, build_model, build_processor
+
+SEED = 20_000_000
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return render_scenes(SEED, 24, Recipe(frame_size=64), processes=1, advance=lambda _: None)
+
+
+def options(recipe: Recipe) -> TrainingOptions:
+    return TrainingOptions(
+        cpu_minutes=0.08,
+        scenes=64,
+        calibration_scenes=16,
+        test_scenes=4,
+        batch_size=16,
+        warm_up_steps=5,
+        vision_learning_rate=3e-3,
+        learning_rate=3e-3,
+        exit_layers=(2, 4),
+        render_processes=1,
+        recipe=recipe,
+    )
+
+
+def test_training_learns_and_writes_a_folder_that_answers(tmp_path: Path, tiny_recipe: Recipe, frame: bytes) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    trained = Training(options(tiny_recipe), Progress(disable=True))
+    card = trained.run(folder)
+
+    for (name, losses), share in zip(trained.losses.items(), (0.9, 0.6), strict=True):
+        assert len(losses) > 20, name
+        assert np.mean(losses[-5:]) < share * np.mean(losses[:3]), name
+    assert json.loads(json.dumps(card)) == json.loads((folder / "card.json").read_text())
+    assert set(card["quality"]["edge"]) == set(card["quality"]["cloud"]) == set(KINDS)
+    assert {"cloud", "edge", "blank-image"} <= set(card["scores"])
+    assert card["steps"]["learning to answer"] == len(trained.losses["learning to answer"])
+
+    answerer = edge_answerer(str(folder))
+    assert answerer.quality == card["quality"]["edge"]
+    assert answerer.answer(Question(KINDS["explain"].prompt, (frame,))).tokens
+
+
+def test_training_prompts_are_serving_prompts(frame: bytes) -> None:
+    recipe = Recipe()
+    processor = build_processor(recipe, words())
+    telemetry = {"Vehicle.Speed": 43.0, "Vehicle.AngularVelocity.Yaw": 3.2}
+    for kind in KINDS.values():
+        served = PromptReader(processor).read(Question(kind.prompt, (frame,), telemetry))
+        assert (
+            QuestionWriter(processor, recipe).prompt(kind, telemetry_text(telemetry)) == served["input_ids"][0].tolist()
+        )
+
+
+def test_training_pixels_are_serving_pixels() -> None:
+    recipe = Recipe()
+    jpeg = to_jpeg(make_sample(SEED).image, 80)
+    reader = PromptReader(build_processor(recipe, words()))
+    served = reader.read(Question(KINDS["explain"].prompt, (jpeg,)))["pixel_values"][0]
+
+    from roadside.models.images import open_image
+
+    squeezed = open_image(jpeg).resize((recipe.frame_size, recipe.frame_size), Image.Resampling.BILINEAR)
+    torch.testing.assert_close(to_pixels(np.asarray(squeezed)[None]), served, rtol=0, atol=1e-6)
+
+
+def test_the_training_pass_is_the_model_own_forward(tiny_recipe: Recipe) -> None:
+    processor = build_processor(tiny_recipe, words())
+    model = build_model(tiny_recipe, processor, seed=1).eval()
+    writer = QuestionWriter(processor, tiny_recipe)
+    prompt = writer.prompt(KINDS["explain"], telemetry_text({}))
+    tokens, pixels = torch.tensor([prompt, prompt]), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        image_tokens, _ = see(model, pixels, tiny_recipe)
+        hidden = read(model, tokens, image_tokens)
+        expected = model(input_ids=tokens, pixel_values=pixels[:, None], output_hidden_states=True)
+        torch.testing.assert_close(model.lm_head(hidden[-1]), expected.logits, rtol=1e-4, atol=1e-4)
+    assert len(hidden) == tiny_recipe.text_layers + 1
+
+
+def test_labels_are_the_answer_one_step_ahead(scenes) -> None:
+    recipe = Recipe(frame_size=64)
+    processor = build_processor(recipe, words())
+    tokenizer = processor.tokenizer
+    tokens, labels = QuestionWriter(processor, recipe).batch(scenes, list(range(24)), random.Random(0))
+    for row in range(24):
+        asked = (labels[row] != -100).nonzero().flatten()
+        answer = labels[row][asked]
+        # Wherever a token is asked for, the model reads it at the next position, except the last, which ends it.
+        assert tokens[row][asked[1:]].tolist() == answer[:-1].tolist()
+        assert answer[-1] == tokenizer.eos_token_id
+        said = parse(tokenizer.decode(answer, skip_special_tokens=True))
+        assert said.justification == scenes.facts[row].justification
+        assert said.action in (None, scenes.facts[row].action)
+        assert tokenizer.unk_token_id not in tokens[row]
+
+
+def test_scenes_carry_their_facts(scenes) -> None:
+    assert scenes.frames.shape == (24, 64, 64, 3)
+    assert scenes.frames.std() > 20
+    for facts, indices in zip(scenes.facts, scenes.classes, strict=True):
+        assert class_indices(facts) == indices.tolist()
+        assert CLASS_SETS[1][indices[1]] == facts.justification
+
+
+def test_objects_fall_into_the_patches_that_they_cover() -> None:
+    recipe = Recipe(frame_size=64, patch_size=16)  # 4 x 4 patches of 80 x 48 pixels of a 320 x 192 frame
+    name = OBJECT_NAMES[0]
+    large = ObjectBox((name,), left=85, top=50, right=235, bottom=95)
+    small = ObjectBox((OBJECT_NAMES[1], OBJECT_NAMES[2]), left=300, top=180, right=303, bottom=184)
+    grid = objects_by_patch([large, small], (320, 192), recipe).reshape(4, 4, len(OBJECT_NAMES))
+    assert np.argwhere(grid[:, :, 0]).tolist() == [[1, 1], [1, 2]]
+    assert np.argwhere(grid[:, :, 1]).tolist() == np.argwhere(grid[:, :, 2]).tolist() == [[3, 3]]
+    assert grid.sum() == 4
+
+
+def test_augmentation_keeps_the_picture_recognisable() -> None:
+    pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    changed = augmented(pixels, torch.Generator().manual_seed(1), most_shift=0)
+    assert not torch.equal(changed, pixels)
+    for before, after in zip(pixels, changed, strict=True):
+        assert torch.corrcoef(torch.stack([before.flatten(), after.flatten()]))[0, 1] > 0.98
+
+
+def test_the_schedule_is_flat_then_falls() -> None:
+    shares = [schedule(step / 100) for step in range(101)]
+    assert shares[:30] == [1.0] * 30
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] == pytest.approx(0.05)
+
+
+def test_an_interrupted_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "render_scenes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_vlm(tmp_path / "deep" / "model", cpu_minutes=0.05, progress=Progress(disable=True))
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        train_vlm(tmp_path, cpu_minutes=0.05, progress=Progress(disable=True))
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_quick_is_a_fifth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TrainingOptions] = []
+
+    def record(self: Training, folder: Path) -> dict[str, object]:
+        seen.append(self.options)
+        return {}
+
+    monkeypatch.setattr(Training, "run", record)
+    for quick in (False, True):
+        train_vlm(tmp_path / str(quick), cpu_minutes=10, seed=3, quick=quick, progress=Progress(disable=True))
+    assert seen[1] == replace(
+        seen[0],
+        cpu_minutes=2.0,
+        scenes=seen[0].scenes // 5,
+        calibration_scenes=seen[1].calibration_scenes,
+        test_scenes=seen[1].test_scenes,
+    )
