@@ -89,7 +89,7 @@ async def test_the_ledger_can_be_read_during_the_run(
     ):
         await vehicle.publish(topics.OUTCOME, an_outcome())
         async with asyncio.timeout(20):
-            while not _recorded(run):
+            while not _recorded(run):  # noqa: ASYNC110 - a file cannot be awaited
                 await asyncio.sleep(0.05)
     assert _recorded(run) == 1
 
