@@ -90,7 +90,9 @@ def explained(path: Path, what: str) -> Iterator[None]:
         # The low byte is the family; the rest tells where in SQLite it happened.
         family = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if family in _FULL:
-            raise RunError(f"the {what} {path} cannot be written ({error}): free space on its disk") from error
+            raise RunError(
+                f"the {what} {path} cannot be written ({error}): free space on its disk or give the run another folder"
+            ) from error
         if family in _DAMAGED:
             raise RunError(
                 f"the {what} {path} is damaged ({error}): restore it from a copy or repeat the run"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Coroutine
 
 import structlog
 
 from ..bus import topics
+from ..bus.errors import BusError
 from ..bus.process import READY
 from ..bus.subscription import Received, Subscription
 from ..bus.transport import Bus
@@ -43,10 +45,11 @@ async def record(bus: Bus, run: RunDirectory, stop: asyncio.Event) -> Counter[st
     with LedgerWriter(run) as ledger:
         readers = [asyncio.create_task(_read(subscription, ledger, counters)) for subscription in subscriptions]
         try:
-            await _all_active(subscriptions, readers)
-            _log.info(READY)
+            await _first_of([_all_active(subscriptions), stop.wait()], readers)
+            if not stop.is_set():
+                _log.info(READY)
             while not stop.is_set():
-                await _wait_for(stop, readers)
+                await _first_of([stop.wait()], readers, timeout_s=_FLUSH_INTERVAL_S)
                 ledger.flush()
             await _until_quiet(counters, readers)
         finally:
@@ -63,23 +66,26 @@ async def _read(subscription: Subscription, ledger: LedgerWriter, counters: Coun
         counters[received.topic.name] += 1
 
 
-async def _all_active(subscriptions: list[Subscription], readers: list[asyncio.Task[None]]) -> None:
-    active = asyncio.gather(*(subscription.active.wait() for subscription in subscriptions))
-    try:
-        await asyncio.wait({active, *readers}, return_when=asyncio.FIRST_COMPLETED)
-        _raise_if_ended(readers)
-    finally:
-        active.cancel()
+async def _all_active(subscriptions: list[Subscription]) -> None:
+    for subscription in subscriptions:
+        await subscription.active.wait()
 
 
-async def _wait_for(stop: asyncio.Event, readers: list[asyncio.Task[None]]) -> None:
-    """Until it is time to flush, the run is over or the bus has ended."""
-    stopping = asyncio.create_task(stop.wait())
+async def _first_of(
+    events: list[Coroutine[None, None, object]], readers: list[asyncio.Task[None]], timeout_s: float | None = None
+) -> None:
+    """Return after the first of the events, or after the timeout; raise what ended the bus, should it end before."""
+    waiting = [asyncio.create_task(event) for event in events]
     try:
-        await asyncio.wait({stopping, *readers}, timeout=_FLUSH_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
-        _raise_if_ended(readers)
+        await asyncio.wait({*waiting, *readers}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        stopping.cancel()
+        for task in waiting:
+            task.cancel()
+    for reader in readers:
+        # A reader ends by itself only when the bus has; its error, if any, is the bus's.
+        if reader.done():
+            reader.result()
+            raise BusError("the connection was closed while a run was being recorded: stop the recorder first")
 
 
 async def _until_quiet(counters: Counter[str], readers: list[asyncio.Task[None]]) -> None:
@@ -94,10 +100,3 @@ async def _until_quiet(counters: Counter[str], readers: list[asyncio.Task[None]]
 
 def _answers_heard(counters: Counter[str]) -> int:
     return sum(counters[topic.name] for topic in (topics.OUTCOME, topics.ACK, topics.RESULT))
-
-
-def _raise_if_ended(readers: list[asyncio.Task[None]]) -> None:
-    """A reader ends by itself only when the bus has; its error is the bus's."""
-    for reader in readers:
-        if reader.done():
-            reader.result()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from roadside.bus import topics
 from roadside.bus.broker import Broker
-from roadside.bus.errors import RunError
+from roadside.bus.errors import BusError, RunError
 from roadside.bus.messages import Accepted, NodeState, Outcome, Rejected, Result
 from roadside.bus.process import READY
 from roadside.bus.transport import Bus
@@ -112,6 +112,22 @@ async def test_a_ledger_that_cannot_be_written_is_told(best_broker: Broker, flee
     async with Bus(url=best_broker.url, fleet=fleet, name="recorder") as bus:
         with pytest.raises(RunError, match=r"ledger\.sqlite"):
             await recorder.record(bus, run, asyncio.Event())
+
+
+async def test_a_connection_that_ends_ends_the_recorder(best_broker: Broker, fleet: str, run: RunDirectory) -> None:
+    async with Bus(url=best_broker.url, fleet=fleet, name="recorder") as bus:
+        task = asyncio.create_task(recorder.record(bus, run, asyncio.Event()))
+        await bus.publish(topics.VEHICLE_STATE, NodeState(node="recorder", role="vehicle", alive=True))
+    with pytest.raises(BusError, match="closed"):
+        await asyncio.wait_for(task, 20)
+
+
+async def test_a_stop_before_the_start_is_obeyed(best_broker: Broker, fleet: str, run: RunDirectory) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    async with Bus(url=best_broker.url, fleet=fleet, name="recorder") as bus:
+        assert not await asyncio.wait_for(recorder.record(bus, run, stop), 20)
+    assert _recorded(run) == 0
 
 
 def _recorded(run: RunDirectory) -> int:
