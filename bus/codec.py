@@ -16,6 +16,9 @@ from .topics import Topic
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 
 _encoder = msgspec.msgpack.Encoder()
+# Written to by _as_we_write_it alone. A fresh 150 kB for each message would cost 30 times what writing it does, as
+# the allocator returns blocks of that size to the operating system.
+_scratch = bytearray()
 
 
 def encode(envelope: Envelope[Any]) -> bytes:
@@ -39,10 +42,18 @@ def decode(topic: Topic, payload: bytes) -> Envelope[Any]:
         raise MessageRefused("version", f"{topic.name}: schema {envelope.version}, this is {SCHEMA_VERSION}")
     if not _finite(envelope):
         raise MessageRefused("not-finite", f"{topic.name}: NaN or infinity")
-    # Writing it again is much quicker than walking it, and our own messages always pass this way.
-    if payload != _encoder.encode(envelope) and has_duplicate_key(payload):
+    if not _as_we_write_it(envelope, payload) and has_duplicate_key(payload):
         raise MessageRefused("duplicate-key", f"{topic.name}: a key stands twice in one map")
     return envelope
+
+
+def _as_we_write_it(envelope: Envelope[Any], payload: bytes) -> bool:
+    """Whether a message is byte for byte what `encode` makes of it, and so names no key twice.
+
+    Much quicker than walking through its keys, and true of all that roadside itself sends.
+    """
+    _encoder.encode_into(envelope, _scratch)
+    return _scratch == payload
 
 
 @cache

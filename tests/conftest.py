@@ -52,6 +52,6 @@ def _running(kind: BrokerKind | None) -> Iterator[Broker]:
     # An event loop of its own: pytest-asyncio's end with each test.
     with asyncio.Runner() as runner:
         running = Broker(prefer=kind)
-        runner.run(running.__aenter__())
+        runner.run(running.start())
         yield running
-        runner.run(running.__aexit__(None, None, None))
+        runner.run(running.stop())

@@ -409,6 +409,25 @@ async def test_a_short_absence_of_the_receiver_loses_nothing(connect):
         await until(lambda: edge.counters["reconnects"] == 1)
 
 
+async def test_a_broker_that_falls_silent_is_left_and_found_again(own_broker: Broker):
+    """No packet and no end of the connection: only the keepalive can tell."""
+    async with (
+        Bus(url=own_broker.url, fleet="f", name="car-1", keepalive_s=1, timeout_s=0.5) as car,
+        Bus(url=own_broker.url, fleet="f", name="edge-1", keepalive_s=1, timeout_s=0.5) as edge,
+    ):
+        tasks = edge.subscribe(topics.TASK, node="edge-1")
+        await tasks.active.wait()
+        os.kill(own_broker.pid, signal.SIGSTOP)
+        try:
+            published = asyncio.create_task(car.publish(topics.TASK, task("t-1"), node="edge-1"))
+            await until(lambda: not car.connected.is_set() and not edge.connected.is_set())
+            assert not published.done()
+        finally:
+            os.kill(own_broker.pid, signal.SIGCONT)
+        await published
+        assert (await anext(tasks)).body.task_id == "t-1"
+
+
 async def test_a_full_outbox_says_so_and_states_still_fit(own_broker: Broker):
     async with Bus(url=own_broker.url, fleet="f", name="car-1", outbox_limit=10, close_timeout_s=0.1) as car:
         await kill(own_broker)
