@@ -309,12 +309,15 @@ def log_make(
 ) -> None:
     """Render a driving log in BDD-X's format: videos, telemetry, annotations, splits."""
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    from .datasets.rendered_log import make_log
+    from .datasets.making import make_log
 
-    for _ in track(make_log(out, seed=seed, count=count), total=count, console=Console(stderr=True), transient=True):
-        pass
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("rendering", total=count)
+        make_log(
+            out, seed=seed, count=count, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
     typer.echo(f"{count} clips in {out}; try: roadside log show {out}")
 
 
@@ -325,8 +328,7 @@ def log_show(
 ) -> None:
     """Draw a contact sheet: each clip's frames with time, telemetry and ground truth."""
     from .datasets.contact_sheet import contact_sheet
-    from .datasets.drivelog import DriveLog
-    from .datasets.rendered_log import bundled_log_path
+    from .datasets.drivelog import DriveLog, bundled_log_path
 
     contact_sheet(DriveLog.open(log or bundled_log_path()), png)
     typer.echo(f"wrote {png}")
@@ -338,10 +340,9 @@ def log_info(
     as_json: Json = False,
 ) -> None:
     """Count what a log holds, and what of it could not be used, by reason."""
-    from .datasets.bddx import summarise_log
-    from .datasets.rendered_log import bundled_log_path
+    from .datasets.drivelog import DriveLog, bundled_log_path
 
-    summary = summarise_log(log or bundled_log_path())
+    summary = DriveLog.open(log or bundled_log_path()).summary()
     if as_json:
         typer.echo(json.dumps(summary))
         return

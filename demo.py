@@ -16,8 +16,7 @@ from .bus import topics
 from .bus.broker import Broker
 from .bus.messages import Place
 from .bus.transport import Bus, Subscription
-from .datasets.drivelog import DriveLog
-from .datasets.rendered_log import bundled_log_path
+from .datasets.drivelog import DriveLog, bundled_log_path
 from .fleet import Fleet
 from .policy.registry import PolicyOptions, make_policy
 from .qos.report import summarise

@@ -34,9 +34,8 @@ from ..bus.messages import (
 )
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Subscription
-from ..datasets.drivelog import DriveLog
+from ..datasets.drivelog import DriveLog, bundled_log_path
 from ..datasets.narrator import narrate
-from ..datasets.rendered_log import bundled_log_path
 from ..datasets.scoring import judge
 from ..policy.candidates import NodeView, build_candidates
 from ..policy.guard import Guard

@@ -32,18 +32,19 @@ class LogReplay:
         self._start_s = start_s
         self._speed = speed
         self._jpeg_quality = jpeg_quality
-        self._total_s = sum(clip.duration_s for clip in self._clips)
+        self._total_s = sum(_duration_s(clip) for clip in self._clips)
         self._camera = ThreadPoolExecutor(1, thread_name_prefix="camera")
+        self._playing: Clip | None = None
 
     async def capture(self, elapsed_s: float) -> Scene:
         """The scene `elapsed_s` seconds after the replay began."""
-        clip, moment_s = self._locate(elapsed_s)
         loop = asyncio.get_running_loop()
-        jpeg = await loop.run_in_executor(self._camera, self._photograph, clip, moment_s)
-        return Scene(clip.name, moment_s, jpeg, clip.telemetry(moment_s), clip.truth(moment_s))
+        return await loop.run_in_executor(self._camera, self._look, *self._locate(elapsed_s))
 
     def close(self) -> None:
         self._camera.shutdown()
+        if self._playing is not None:
+            self._playing.close()
 
     def _locate(self, elapsed_s: float) -> tuple[Clip, float]:
         position_s = (self._start_s + elapsed_s * self._speed) % self._total_s
@@ -54,7 +55,17 @@ class LogReplay:
         last = self._clips[-1]
         return last, last.duration_s
 
-    def _photograph(self, clip: Clip, moment_s: float) -> bytes:
+    def _look(self, clip: Clip, moment_s: float) -> Scene:
+        if self._playing is not None and self._playing is not clip:
+            self._playing.close()
+        self._playing = clip
         picture = io.BytesIO()
         clip.frame(moment_s).save(picture, "JPEG", quality=self._jpeg_quality)
-        return picture.getvalue()
+        return Scene(clip.name, moment_s, picture.getvalue(), clip.telemetry(moment_s), clip.truth(moment_s))
+
+
+def _duration_s(clip: Clip) -> float:
+    """A log may hold thousands of videos: none stays open for having been asked its length."""
+    duration_s = clip.duration_s
+    clip.close()
+    return duration_s
