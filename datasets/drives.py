@@ -41,7 +41,7 @@ def make_drive(seed: int, *, must_show: str | None = None, time_of_day: str | No
         motion=plan.motion,
         road=road,
         centre_line=CentreLine(plan.station_m, tuple(plan.bends), rng.uniform(0.0, 360.0)),
-        segments=tuple(plan.segments),
+        stretches=tuple(plan.stretches),
         standing=[*plan.lights, *plan.signs],
         vehicles=plan.vehicles,
         people=plan.people,
@@ -87,6 +87,6 @@ def _fill_free_part(plan: Plan, wanted: str) -> None:
         else:
             name = plan.rng.choice(names)
         # Some way between two stories, so that the next light is not in sight while this one is the reason.
-        if plan.segments and name != "clear-road":
+        if plan.stretches and name != "clear-road":
             clear_road(plan)
         SITUATIONS[name].build(plan)

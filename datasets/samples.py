@@ -19,7 +19,7 @@ from .drives import make_drive
 from .phrases import ACTIONS, COMBINATIONS, JUSTIFICATIONS, SIDES, VEHICLES, ExtraFact, SceneFacts, sentence
 from .receiver import readings_of
 from .renderer import ObjectBox, Renderer
-from .scene import Drive, Segment
+from .scene import Drive, Stretch
 from .situations import SITUATIONS
 from .telemetry import signals_at
 
@@ -72,14 +72,14 @@ def make_sample(seed: int) -> Sample:
     offering = [name for name, situation in SITUATIONS.items() if wanted in situation.shows]
     situation = rng.choice(offering)
     drive = make_drive(seed, must_show=situation)
-    segments = [segment for segment in drive.segments if (segment.action, segment.justification) == wanted]
-    if not segments:
+    stretches = [stretch for stretch in drive.stretches if (stretch.action, stretch.justification) == wanted]
+    if not stretches:
         # A curve to the other side than the wanted one: its mirror image is wanted as often, so the sets stay even.
-        segments = [segment for segment in drive.segments if segment.justification == wanted[1]]
-    segment = rng.choice(segments)
-    at_s = rng.uniform(segment.start_s, segment.end_s)
+        stretches = [stretch for stretch in drive.stretches if stretch.justification == wanted[1]]
+    stretch = rng.choice(stretches)
+    at_s = rng.uniform(stretch.start_s, stretch.end_s)
     frame = Renderer(drive).frame(at_s)
-    facts = facts_of(drive, segment, frame.boxes)
+    facts = facts_of(drive, stretch, frame.boxes)
     return Sample(
         seed=seed,
         image=_through_jpeg(frame.image, quality=rng.randint(60, 92)),
@@ -99,23 +99,23 @@ def make_samples(first_seed: int, count: int, processes: int = 1) -> Iterator[Sa
         yield from pool.imap(make_sample, seeds, chunksize=32)
 
 
-def facts_of(drive: Drive, segment: Segment, boxes: tuple[ObjectBox, ...]) -> SceneFacts:
-    """What is true of a moment: its segment, and the most striking thing in sight that is not the reason."""
+def facts_of(drive: Drive, stretch: Stretch, boxes: tuple[ObjectBox, ...]) -> SceneFacts:
+    """What is true of a moment: its stretch, and the most striking thing in sight that is not the reason."""
     return SceneFacts(
-        action=segment.action,
-        justification=segment.justification,
-        vehicle=segment.vehicle,
-        side=segment.side,
+        action=stretch.action,
+        justification=stretch.justification,
+        vehicle=stretch.vehicle,
+        side=stretch.side,
         time_of_day=drive.time_of_day,
-        extra=_extra_fact(segment, boxes),
+        extra=_extra_fact(stretch, boxes),
     )
 
 
-def _extra_fact(segment: Segment, boxes: tuple[ObjectBox, ...]) -> ExtraFact:
+def _extra_fact(stretch: Stretch, boxes: tuple[ObjectBox, ...]) -> ExtraFact:
     """The nearest other road user: one rule, so that the same picture always has the same right answer."""
     for role, fact in (("lead", "ahead"), ("oncoming", "oncoming"), ("parked", "parked")):
         seen = [box for box in boxes if role in box.names and box.height_px >= _MENTIONED_VEHICLE_PX]
-        if seen and not (role == "lead" and segment.vehicle):
+        if seen and not (role == "lead" and stretch.vehicle):
             largest = max(seen, key=lambda box: box.height_px)
             return ExtraFact(fact, largest.names[1], largest.side)
     persons = [box for box in boxes if "bystander" in box.names and box.height_px >= _MENTIONED_PERSON_PX]

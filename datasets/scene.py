@@ -13,7 +13,7 @@ Lamp = Literal["red", "yellow", "green"]
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class Stretch:
     """A stretch of a drive with one action and one reason; seconds from the drive's start."""
 
     start_s: int
@@ -189,7 +189,7 @@ class Drive:
     motion: Motion
     road: Road
     centre_line: CentreLine
-    segments: tuple[Segment, ...]
+    stretches: tuple[Stretch, ...]
     standing: list[Standing] = field(default_factory=list)
     vehicles: list[Vehicle] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)
@@ -197,9 +197,9 @@ class Drive:
     crosswalks: list[Crosswalk] = field(default_factory=list)
     stop_lines: list[StopLine] = field(default_factory=list)
 
-    def segment_at(self, at_s: float) -> Segment:
-        """The segment in force; the last one where the drive has ended."""
-        for segment in self.segments:
-            if at_s < segment.end_s:
-                return segment
-        return self.segments[-1]
+    def stretch_at(self, at_s: float) -> Stretch:
+        """The stretch in force; the last one where the drive has ended."""
+        for stretch in self.stretches:
+            if at_s < stretch.end_s:
+                return stretch
+        return self.stretches[-1]

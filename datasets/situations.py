@@ -2,7 +2,7 @@
 
 Each situation is a function that appends to a `Plan`. It starts and ends with a rolling car, takes whole seconds
 (so that readings at 1 Hz and BDD-X's whole-second annotations meet its boundaries exactly), and tells its truth as
-segments. Braking looks the same in the telemetry whether for a light, a sign, a person or the car ahead.
+stretches. Braking looks the same in the telemetry whether for a light, a sign, a person or the car ahead.
 
 A new situation is one function and one row of `SITUATIONS`.
 """
@@ -21,9 +21,9 @@ from .scene import (
     LaneChange,
     Person,
     Road,
-    Segment,
     StopLine,
     StopSign,
+    Stretch,
     TrafficLight,
     Vehicle,
 )
@@ -51,7 +51,7 @@ class Plan:
     road: Road
     motion: Motion
     lead: Lead | None = None
-    segments: list[Segment] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
     bends: list[Bend] = field(default_factory=list)
     lights: list[TrafficLight] = field(default_factory=list)
     signs: list[StopSign] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def now_s(self) -> int:
-        return self.segments[-1].end_s if self.segments else 0
+        return self.stretches[-1].end_s if self.stretches else 0
 
     @property
     def station_m(self) -> float:
@@ -90,10 +90,10 @@ class Plan:
         vehicle: str | None = None,
         side: str | None = None,
     ) -> None:
-        """Append a segment in which the own car reaches a speed."""
+        """Append a stretch in which the own car reaches a speed."""
         start_s = self.now_s
         self.motion.change_speed(to_mps, duration_s)
-        self.segments.append(Segment(start_s, start_s + duration_s, action, justification, vehicle, side))
+        self.stretches.append(Stretch(start_s, start_s + duration_s, action, justification, vehicle, side))
 
     def dismiss_lead(self) -> None:
         """Hand the lead over to the ordinary traffic; from here on the own lane is free."""

@@ -130,7 +130,7 @@ def _send_oncoming(drive: Drive, rng: random.Random) -> None:
         return
     at_s = rng.uniform(0.0, 6.0)
     while at_s < drive.duration_s + 4.0:
-        before = [drive.segment_at(max(0.0, at_s - lead_s)).justification for lead_s in (0.0, 2.0, 4.0)]
+        before = [drive.stretch_at(max(0.0, at_s - lead_s)).justification for lead_s in (0.0, 2.0, 4.0)]
         if not set(before) & {"red-light", "stop-sign", "pedestrian"}:
             lane = rng.randrange(drive.road.oncoming_lanes)
             lateral_m = drive.road.centre_m - (0.5 + lane) * drive.road.lane_width_m
