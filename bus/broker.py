@@ -38,7 +38,7 @@ _MORE_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 _START_TIMEOUT_S = 20.0
 _PROBE_TIMEOUT_S = 2.0
 # Longer than the guard gives a mosquitto that does not end when it is asked to.
-_STOP_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 4.0
 _RETRY_S = 0.05
 
 

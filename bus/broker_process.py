@@ -18,7 +18,7 @@ from typing import Any
 from .codec import MAX_MESSAGE_BYTES
 from .parent import end_with_parent
 
-_TERMINATE_TIMEOUT_S = 3.0
+_TERMINATE_TIMEOUT_S = 2.0
 _SESSION_EXPIRY_S = 3600
 
 # Room for the envelope's address beside the largest payload.
