@@ -237,14 +237,18 @@ def record(
     from .qos.recorder import record as record_run
     from .qos.run import RunDirectory
 
-    if run.exists():
-        directory = RunDirectory.open(run)
-    else:
+    # The demo makes its run and ends it; on its own, the recorder does both.
+    own = not run.exists()
+    if own:
         directory = RunDirectory.create(run, configuration={"fleet": fleet}, seed=0, argv=sys.argv)
+    else:
+        directory = RunDirectory.open(run)
 
     async def serve(stop: Any) -> None:
         async with Bus(url=broker or "", fleet=fleet or "", name="recorder") as bus:
             await record_run(bus, directory, stop)
+        if own:
+            directory.finish()
 
     _run_process("recorder", serve, exit_with_parent)
 

@@ -191,7 +191,6 @@ class Outcome(Message, frozen=True, tag="Outcome"):
     place: the place that made the visible answer; requested: the place that the policy chose first.
     latency_ms: creation to final visible answer, on the vehicle's monotonic clock; first_answer_ms: to the first.
     network_ms: round trip less what the node reports; queue, inference and context as in `Timing`.
-    late_answers: terminal answers that came after the first one and were not shown.
     """
 
     task_id: Name
@@ -218,7 +217,6 @@ class Outcome(Message, frozen=True, tag="Outcome"):
     decision: Decision
     made_by: Annotated[tuple[Label, ...], Meta(max_length=4096)] = ()
     truth: Truth | None = None
-    late_answers: Count = 0
 
 
 Body = TypeVar("Body", bound=Message)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import psutil
 import structlog
 
+from .errors import RoadsideError
 from .parent import end_with_parent
 
 # What a process logs, as its event, once it serves; whoever started it waits for this.
@@ -78,12 +79,23 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]], *, exit_
             loop.add_signal_handler(number, asked_to_stop)
         if exit_with_parent:
             end_with_parent(asked_to_stop)
-        await task
+        try:
+            await task
+        except ExceptionGroup as group:
+            # Of several tasks that failed together, the first one that says what to do speaks for all.
+            if (known := group.subgroup(RoadsideError)) is not None:
+                raise _first_leaf(known) from None
+            raise
 
     try:
         asyncio.run(guarded())
     except asyncio.CancelledError:
         sys.exit(130)
+
+
+def _first_leaf(group: ExceptionGroup[RoadsideError]) -> RoadsideError:
+    first = group.exceptions[0]
+    return _first_leaf(first) if isinstance(first, ExceptionGroup) else first
 
 
 def configure_logging(process: str, *, terminal: bool | None = None) -> None:

@@ -62,7 +62,6 @@ LEDGER = DatabaseKind(
         energy_method TEXT NOT NULL,
         clip TEXT NOT NULL,
         moment_s REAL NOT NULL,
-        late_answers INTEGER NOT NULL,
         true_action TEXT,
         true_justification TEXT,
         action_correct INTEGER,
@@ -125,7 +124,7 @@ LEDGER = DatabaseKind(
 OUTCOME_COLUMNS = (
     "task_id", "kind", "state", "reason", "text", "created_at_s", "deadline_ms", "requested", "place", "node", "mode",
     "accepted", "attempts", "latency_ms", "first_answer_ms", "network_ms", "energy_j", "energy_method", "clip",
-    "moment_s", "late_answers",
+    "moment_s",
 )  # fmt: skip
 _TIMING_COLUMNS = ("queue_ms", "inference_ms", "context_ms")
 

@@ -11,6 +11,7 @@ import structlog
 
 from ..bus import topics
 from ..bus.errors import BusError
+from ..bus.messages import NodeState
 from ..bus.process import READY
 from ..bus.subscription import Received, Subscription
 from ..bus.transport import Bus
@@ -36,6 +37,7 @@ async def record(bus: Bus, run: RunDirectory, stop: asyncio.Event) -> Counter[st
     Raises RunError where the ledger cannot be written, BusError where the connection ends for good.
     """
     counters: Counter[str] = Counter()
+    models: dict[str, str] = {}
 
     def missed(received: Received) -> None:
         counters[f"missed.{received.topic.name}"] += 1
@@ -43,7 +45,7 @@ async def record(bus: Bus, run: RunDirectory, stop: asyncio.Event) -> Counter[st
 
     subscriptions = [bus.subscribe(topic, limit=_WAITING_LIMIT, on_overflow=missed) for topic in _RECORDED]
     with LedgerWriter(run) as ledger:
-        readers = [asyncio.create_task(_read(subscription, ledger, counters)) for subscription in subscriptions]
+        readers = [asyncio.create_task(_read(subscription, ledger, counters, models)) for subscription in subscriptions]
         try:
             await _first_of([_all_active(subscriptions), stop.wait()], readers)
             if not stop.is_set():
@@ -56,12 +58,18 @@ async def record(bus: Bus, run: RunDirectory, stop: asyncio.Event) -> Counter[st
             for reader in readers:
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
+    run.note_models(models)
     _log.info("recorded", **counters)
     return counters
 
 
-async def _read(subscription: Subscription, ledger: LedgerWriter, counters: Counter[str]) -> None:
+async def _read(
+    subscription: Subscription, ledger: LedgerWriter, counters: Counter[str], models: dict[str, str]
+) -> None:
+    """models: filled with the content hash of every model that a node announces, by its name."""
     async for received in subscription:
+        if isinstance(received.body, NodeState) and received.body.model_hash:
+            models[received.body.model] = received.body.model_hash
         ledger.add(received.body, received.names, time.time())
         counters[received.topic.name] += 1
 

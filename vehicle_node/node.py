@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from ..bus import topics
-from ..bus.errors import OutboxFull, RunError
+from ..bus.errors import LogError, OutboxFull, RunError
 from ..bus.messages import (
     Accepted,
     EnergyMethod,
@@ -61,6 +61,8 @@ async def run(configuration: VehicleConfiguration, stop: asyncio.Event) -> None:
     name = configuration.name
     will = NodeState(node=name, role="vehicle", alive=False)
     with Journal(Path(configuration.journal), name) as journal:
+        for entry in journal.close_out():
+            log.warning("expired while the vehicle was down", task_id=entry.task_id)
         async with Bus(
             url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.VEHICLE_STATE, will)
         ) as bus:
@@ -141,7 +143,13 @@ class Vehicle:
 
     async def _create(self, arrival: Arrival, task_id: str) -> None:
         created_s, created_at_s = time.monotonic(), time.time()
-        scene = await self._replay.capture(arrival.at_s)
+        try:
+            scene = await self._replay.capture(arrival.at_s)
+        except LogError as error:
+            # A damaged video costs its own moments, not the drive.
+            self.counters["not_seen"] += 1
+            log.error("no picture, so no task", task_id=task_id, error=str(error))
+            return
         task = TaskRun(task_id, arrival.kind, scene, created_s, created_at_s)
         try:
             self._journal.created(task_id, arrival.kind.name, arrival.kind.deadline_ms)
@@ -359,12 +367,12 @@ def _truth(task: TaskRun, text: str) -> Truth | None:
     segment = task.scene.truth
     if segment is None:
         return None
-    action_correct, justification_correct = judge(task.kind.name, text, segment)
+    judgement = judge(task.kind, text, segment)
     return Truth(
         action=segment.action,
         justification=segment.justification,
-        action_correct=action_correct,
-        justification_correct=justification_correct,
+        action_correct=judgement.action_correct,
+        justification_correct=judgement.justification_correct,
     )
 
 

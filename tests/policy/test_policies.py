@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,10 +50,10 @@ class Scripted:
     name = "scripted"
     ignores_floors = False
 
-    def __init__(self, says):
+    def __init__(self, says: Any) -> None:
         self.says = says
 
-    def decide(self, task, candidates, allowed):
+    def decide(self, task, candidates, allowed) -> Choice:
         if isinstance(self.says, Exception):
             raise self.says
         return self.says

@@ -50,7 +50,6 @@ _outcomes = st.builds(
     energy_method=st.sampled_from(get_args(EnergyMethod)),
     accepted=st.booleans(),
     attempts=_counts,
-    late_answers=_counts,
     timing=st.builds(Timing, _numbers, _numbers, _numbers),
     decision=st.builds(Decision, _words, _counts, _numbers, _words, st.lists(_candidates, max_size=3).map(tuple)),
     made_by=st.lists(_words, max_size=4).map(tuple),
