@@ -102,11 +102,13 @@ def _says(stretch: Stretch) -> tuple[str, str, str | None, str | None]:
 def _write_video(path: Path, drive: Drive) -> None:
     """H.264 where this build of FFmpeg can write it, MPEG-4 part 2 otherwise; both play everywhere."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    options = {"crf": "21", "preset": "slow"} if codec == "libx264" else {"qscale": "5"}
+    options = {"crf": "21", "preset": "slow"} if codec == "libx264" else {}
     renderer = Renderer(drive)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=FRAMES_PER_S, options=options)
         stream.width, stream.height, stream.pix_fmt = FRAME_WIDTH, FRAME_HEIGHT, "yuv420p"
+        if codec == "mpeg4":
+            stream.bit_rate = 1_500_000
         # One thread: the encoder's output must not depend on the machine's number of cores.
         stream.codec_context.thread_count = 1
         stream.time_base = Fraction(1, FRAMES_PER_S)

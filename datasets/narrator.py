@@ -15,7 +15,7 @@ STANDING_KMH = 1.5
 STEADY_MPS2 = 0.6
 STEERING_DEG_S = 2.5
 
-KNOWS_NOTHING = "the car has no telemetry , so nothing is known of its motion ."
+KNOWS_NOTHING = "nothing is known of the car's motion ."
 ONLY_MOVES = "the car is moving ."
 
 

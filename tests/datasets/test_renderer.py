@@ -1,0 +1,160 @@
+"""Frames: the reason is in the picture where its box says, and nothing shines through what hides it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from roadside.datasets.camera import FRAME_HEIGHT, FRAME_WIDTH, View
+from roadside.datasets.drives import make_drive
+from roadside.datasets.kinematics import Motion
+from roadside.datasets.phrases import TIMES_OF_DAY
+from roadside.datasets.renderer import OBJECT_NAMES, Frame, ObjectBox, Renderer
+from roadside.datasets.scene import Drive, Stretch, Vehicle
+from roadside.datasets.situations import SITUATIONS
+
+NEEDED_IN_SIGHT = {
+    "red-light": "red-light",
+    "green-light": "green-light",
+    "stop-sign": "stop-sign",
+    "lead-brakes": "brake-lights",
+    "lead-moves": "lead",
+    "following": "lead",
+    "pedestrian": "pedestrian",
+}
+
+
+def stretches_with(drive: Drive, justification: str) -> list[Stretch]:
+    return [stretch for stretch in drive.stretches if stretch.justification == justification]
+
+
+def middle_s(stretch: Stretch) -> float:
+    return (stretch.start_s + stretch.end_s) / 2
+
+
+def named(frame: Frame, name: str) -> list[ObjectBox]:
+    return [box for box in frame.boxes if name in box.names]
+
+
+def pixels(frame: Frame, box: ObjectBox) -> np.ndarray:
+    image = np.asarray(frame.image).astype(int)
+    return image[int(box.top) : int(box.bottom) + 1, int(box.left) : int(box.right) + 1].reshape(-1, 3)
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_reason_is_in_sight(name):
+    looked = missed = 0
+    for seed in range(8):
+        drive = make_drive(seed, must_show=name)
+        renderer = Renderer(drive)
+        for stretch in drive.stretches:
+            needed = NEEDED_IN_SIGHT.get(stretch.justification)
+            if needed:
+                looked += 1
+                missed += not named(renderer.frame(middle_s(stretch)), needed)
+    assert looked > 0 or name in ("curve", "clear-road")
+    assert missed <= 0.02 * looked
+
+
+@pytest.mark.parametrize("time_of_day", TIMES_OF_DAY)
+@pytest.mark.parametrize(("lamp", "strongest"), [("red-light", 0), ("green-light", 1)])
+def test_a_lit_lamp_has_its_colour_at_every_time_of_day(time_of_day, lamp, strongest):
+    drive = make_drive(3, must_show="red-light", time_of_day=time_of_day)
+    stretch = stretches_with(drive, lamp)[-1]
+    frame = Renderer(drive).frame(stretch.start_s + 0.5)
+    boxes = named(frame, lamp)
+    assert boxes
+    for box in boxes:
+        inside = pixels(frame, box)
+        others = np.delete(inside, strongest, axis=1).max(axis=1)
+        assert (inside[:, strongest] - others).max() > 80
+
+
+def test_frames_depend_on_their_moment_alone():
+    drive = make_drive(11)
+    renderer = Renderer(drive)
+    first = renderer.frame(5.0)
+    renderer.frame(9.0)
+    again = renderer.frame(5.0)
+    assert first.image.size == (FRAME_WIDTH, FRAME_HEIGHT)
+    assert first.image.mode == "RGB"
+    assert first.image.tobytes() == again.image.tobytes() == Renderer(make_drive(11)).frame(5.0).image.tobytes()
+    assert first.boxes == again.boxes
+
+
+def test_boxes_lie_in_the_frame_and_have_known_names():
+    count = 0
+    for seed in range(10):
+        renderer = Renderer(make_drive(seed))
+        for at_s in range(0, 24, 3):
+            for box in renderer.frame(at_s).boxes:
+                count += 1
+                assert set(box.names) <= set(OBJECT_NAMES)
+                assert 0 <= box.left <= box.right <= FRAME_WIDTH
+                assert 0 <= box.top <= box.bottom <= FRAME_HEIGHT
+    assert count > 100
+
+
+def test_nothing_shines_through_the_vehicle_in_front():
+    """A truck stands between the camera and a braking car at night: no lamp of the car may show."""
+    drive = make_drive(4, must_show="clear-road", time_of_day="night")
+    empty = dataclasses.replace(drive, standing=[], people=[], vehicles=[])
+    here_m = empty.motion.station_m(2.0)
+    grey = (120, 120, 120)
+    car = Vehicle("car", "lead", grey, Motion(0.0, here_m + 30.0, 0.0), 0.0)
+    truck = Vehicle("truck", "parked", grey, Motion(0.0, here_m + 12.0, 0.0), 0.0)
+    alone = Renderer(dataclasses.replace(empty, vehicles=[car])).frame(2.0)
+    assert len(named(alone, "brake-lights")) == 2
+    hidden = Renderer(dataclasses.replace(empty, vehicles=[truck, car])).frame(2.0)
+    assert not named(hidden, "brake-lights")
+    assert not named(hidden, "car")
+    box = named(alone, "brake-lights")[0]
+    where = pixels(hidden, box)
+    assert (where[:, 0] - where[:, 1]).max() < 40
+
+
+def test_near_things_are_larger():
+    drive = dataclasses.replace(make_drive(4, must_show="clear-road"), standing=[], people=[], vehicles=[])
+    here_m = drive.motion.station_m(2.0)
+    heights = []
+    for gap_m in (10.0, 20.0, 40.0):
+        car = Vehicle("car", "lead", (200, 20, 20), Motion(0.0, here_m + gap_m, 0.0), 0.0)
+        frame = Renderer(dataclasses.replace(drive, vehicles=[car])).frame(2.0)
+        heights.append(named(frame, "lead")[0].height_px)
+    assert heights[0] / heights[1] == pytest.approx(2.0, rel=0.15)
+    assert heights[1] / heights[2] == pytest.approx(2.0, rel=0.15)
+
+
+def test_a_pedestrian_walks_to_the_side_it_does_not_come_from():
+    walked = 0
+    for seed in range(12):
+        drive = make_drive(seed, must_show="pedestrian")
+        renderer = Renderer(drive)
+        for stretch in stretches_with(drive, "pedestrian"):
+            if stretch.action != "stopped":
+                continue
+            early = named(renderer.frame(stretch.start_s + 0.2), "pedestrian")
+            late = named(renderer.frame(stretch.end_s - 0.2), "pedestrian")
+            moved_px = (late[0].left + late[0].right - early[0].left - early[0].right) / 2
+            assert moved_px > 20 if stretch.side == "left" else moved_px < -20
+            walked += 1
+    assert walked >= 12
+
+
+def test_a_bend_leads_to_its_side():
+    for seed in range(10):
+        drive = make_drive(seed, must_show="curve")
+        stretch = stretches_with(drive, "curve")[0]
+        view = View(drive.centre_line, drive.motion.station_m(stretch.start_s + 0.5), 0.0)
+        x, z = view.locate(np.array([view.station_m + 30.0]), np.array([0.0]))
+        assert z[0] > 0
+        assert x[0] > 1.0 if stretch.side == "right" else x[0] < -1.0
+
+
+def test_night_is_darker_than_day():
+    brightness = {
+        time_of_day: np.asarray(Renderer(make_drive(2, time_of_day=time_of_day)).frame(3.0).image).mean()
+        for time_of_day in TIMES_OF_DAY
+    }
+    assert brightness["night"] < 0.6 * brightness["dusk"] < 0.6 * brightness["day"]
