@@ -99,10 +99,10 @@ def collect_votes(
     agreements: list[list[Tensor]] = [[] for _ in exit_layers]
     for start in range(0, len(scenes), batch_size):
         indices = list(range(start, min(start + batch_size, len(scenes))))
-        tokens, labels = writer.batch(scenes, indices, rng)
+        questions = writer.ask(scenes, indices, rng)
         image_tokens, _ = see(model, to_pixels(scenes.frames[indices]), recipe)
-        hidden_states = read(model, tokens, image_tokens)
-        asked = labels != -100
+        hidden_states = read(model, questions, image_tokens)
+        asked = questions.labels != -100
         whole = model.lm_head(hidden_states[-1][asked]).argmax(dim=-1)
         for exit_index, layer in enumerate(exit_layers):
             probabilities = torch.softmax(exit_heads[exit_index](hidden_states[layer][asked]), dim=-1)

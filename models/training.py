@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import random
 import resource
 import shutil
@@ -19,8 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +33,7 @@ from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_
 from .calibration import calibrate, collect_votes
 from .checkpoints import CARD_FILE, quiet_transformers
 from .exits import Exits, new_heads
+from .model_card import make_card
 from .scoring import score
 from .training_data import CLASS_SETS, QuestionWriter, Scenes, augmented, render_scenes, to_pixels
 from .training_losses import SceneHeads, answer_losses, read, see
@@ -129,8 +127,14 @@ class Training:
         self._model.eval()
         held_out = self._render("rendering held-out scenes", VALIDATION_FIRST_SEED, options.calibration_scenes)
         self._save(folder, held_out)
-        scores = self._score(folder)
-        card = self._card(scores)
+        card = make_card(
+            parameters=sum(parameter.numel() for parameter in self._model.parameters()),
+            options=asdict(options),
+            steps={name: len(losses) for name, losses in self.losses.items()},
+            last_losses={name: round(_mean(losses[-100:]), 4) for name, losses in self.losses.items()},
+            cpu_minutes=self.cpu_minutes,
+            scores=self._score(folder),
+        )
         (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
         return card
 
@@ -177,10 +181,12 @@ class Training:
 
     def _answer(self, scenes: Scenes, indices: list[int]) -> Tensor:
         image_tokens, scene_loss = self._look(scenes, indices)
-        tokens, labels = self._writer.batch(scenes, indices, self._shuffle)
+        questions = self._writer.ask(scenes, indices, self._shuffle)
         with torch.autocast("cpu", torch.bfloat16):
-            hidden_states = read(self._model, tokens, image_tokens)
-            losses = answer_losses(self._model, self._exit_heads, self.options.exit_layers, hidden_states, labels)
+            hidden_states = read(self._model, questions, image_tokens)
+            losses = answer_losses(
+                self._model, self._exit_heads, self.options.exit_layers, hidden_states, questions.labels
+            )
         return losses.model + sum(losses.exits) + self.options.auxiliary_weight * scene_loss
 
     def _phase(
@@ -200,6 +206,7 @@ class Training:
             [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=learning_rate,
             betas=(0.9, 0.98),
+            fused=True,
         )
         batches = _batches(scene_count, options.batch_size, self._shuffle)
         losses = self.losses[name] = []
@@ -243,43 +250,6 @@ class Training:
         with self._stage("scoring", options.test_scenes) as advance:
             samples = make_samples(TEST_FIRST_SEED, options.test_scenes, options.render_processes)
             return score(folder, samples, advance)
-
-    def _card(self, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
-        options = self.options
-        kinds = ("hazard", "explain", "describe")
-        return {
-            "name": "roadside-vlm",
-            "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "data": {
-                "what": "single frames of rendered drives with telemetry as text; no photograph, no recording",
-                "scenes": options.scenes,
-                "training_seed": TRAINING_FIRST_SEED,
-                "validation_seed": VALIDATION_FIRST_SEED,
-                "test_seed": TEST_FIRST_SEED,
-                "jpeg_and_camera_noise": True,
-            },
-            "options": asdict(options),
-            "steps": {name: len(losses) for name, losses in self.losses.items()},
-            "last_losses": {name: round(_mean(losses[-100:]), 4) for name, losses in self.losses.items()},
-            "cpu_minutes": self.cpu_minutes,
-            "machine": {
-                "platform": platform.platform(),
-                "processor": _processor_name(),
-                "cores": os.cpu_count(),
-                "torch": version("torch"),
-                "transformers": version("transformers"),
-                "python": platform.python_version(),
-            },
-            "scores": scores,
-            "quality": {place: {kind: scores[place][kind] for kind in kinds} for place in ("edge", "cloud")},
-            "limits": [
-                "It knows the rendered world only: on real footage its answers are not to be relied on.",
-                "It looks at one frame and answers the three questions of the task-kind table; others get the same.",
-                "Quality is the share of right classes on held-out rendered scenes, of the edge with its exits alone.",
-                "It must not steer anything.",
-            ],
-        }
 
     @contextmanager
     def _stage(self, name: str, total: float) -> Iterator[_Advance]:
@@ -342,15 +312,6 @@ def _cpu_seconds() -> float:
     """CPU time of this process and of the worker processes that have ended."""
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + workers.ru_utime + workers.ru_stime
-
-
-def _processor_name() -> str:
-    """The processor as the system names it, or the architecture where it does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _mean(values: list[float]) -> float:

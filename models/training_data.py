@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -150,6 +151,30 @@ def augmented(pixels: Tensor, rng: torch.Generator, most_shift: int = 4) -> Tens
     return (pixels * exposure + tint).roll((down, right), dims=(2, 3))
 
 
+@dataclass(frozen=True)
+class Questions:
+    """Every kind of question about each scene of a batch, with its right answer; all tensors [batch, positions].
+
+    A row is what the questions about a scene have in common (the image and the telemetry), read once, and then each
+    question with its answer. No question sees another, so each is as if it stood alone.
+    section: 0 for the common part, 1, 2, ... for each question, -1 for padding.
+    position: the place of a token in its own question, the common part included.
+    labels: the token to say next where that is part of an answer, else -100.
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    section: Tensor
+    position: Tensor
+
+    def attention(self) -> Tensor:
+        """Who may look at whom, [batch, 1, positions, positions]: each at itself, back in its section, at section 0."""
+        length = self.tokens.shape[1]
+        back = torch.ones(length, length, dtype=torch.bool).tril()
+        asking, seen = self.section[:, :, None], self.section[:, None, :]
+        return (back & ((asking == seen) | (seen == 0)))[:, None]
+
+
 class QuestionWriter:
     """Token sequences of questions with their right answers, as serving would tokenise them."""
 
@@ -169,24 +194,52 @@ class QuestionWriter:
             self._prompts[key] = self._tokenizer(text.replace(IMAGE, self._image_words)).input_ids
         return self._prompts[key]
 
-    def batch(self, scenes: Scenes, indices: list[int], rng: random.Random) -> tuple[Tensor, Tensor]:
-        """Tokens and labels, [batch, positions] each, of one question of a random kind about each scene.
-
-        labels: at each position the token to say next where that is part of the answer, else -100.
-        """
+    def ask(self, scenes: Scenes, indices: list[int], rng: random.Random) -> Questions:
+        """Every kind of question about each of some scenes; telemetry is missing now and then."""
         rows = []
         for index in indices:
             telemetry = NO_TELEMETRY if rng.random() < TELEMETRY_MISSING_SHARE else scenes.telemetry[index]
-            kind = rng.choice(tuple(KINDS.values()))
-            answer = sentence(kind, scenes.facts[index], rng)
-            answer_tokens = [*self._tokenizer(answer).input_ids, self._tokenizer.eos_token_id]
-            rows.append((self.prompt(kind, telemetry), answer_tokens))
-        # The end token is never read, only said.
-        longest = max(len(prompt) + len(answer) - 1 for prompt, answer in rows)
-        tokens = torch.full((len(rows), longest), self._tokenizer.pad_token_id)
-        labels = torch.full((len(rows), longest), -100)
-        for row, (prompt, answer) in enumerate(rows):
-            read = [*prompt, *answer[:-1]]
-            tokens[row, : len(read)] = torch.tensor(read)
-            labels[row, len(prompt) - 1 : len(read)] = torch.tensor(answer)
-        return tokens, labels
+            rows.append(self._row(telemetry, scenes.facts[index], rng))
+        longest = max(len(row.tokens) for row in rows)
+
+        def padded(column: str, padding: int) -> Tensor:
+            lists = [getattr(row, column) for row in rows]
+            return torch.tensor([each + [padding] * (longest - len(each)) for each in lists])
+
+        return Questions(
+            tokens=padded("tokens", self._tokenizer.pad_token_id),
+            labels=padded("labels", -100),
+            section=padded("section", -1),
+            position=padded("position", 0),
+        )
+
+    def _row(self, telemetry: str, facts: SceneFacts, rng: random.Random) -> _Row:
+        prompts = {kind: self.prompt(kind, telemetry) for kind in KINDS.values()}
+        common = _common_beginning(list(prompts.values()))
+        row = _Row(list(common), [-100] * len(common), [0] * len(common), list(range(len(common))))
+        for section, (kind, prompt) in enumerate(prompts.items(), start=1):
+            answer = [*self._tokenizer(sentence(kind, facts, rng)).input_ids, self._tokenizer.eos_token_id]
+            own_prompt = prompt[len(common) :]
+            # The end token is only said, never read; and the prompt's last token already has to say something.
+            row.tokens += own_prompt + answer[:-1]
+            row.labels += [-100] * (len(own_prompt) - 1) + answer
+            length = len(own_prompt) + len(answer) - 1
+            row.section += [section] * length
+            row.position += range(len(common), len(common) + length)
+        return row
+
+
+def _common_beginning(lists: list[list[int]]) -> list[int]:
+    """The longest list that all of some lists begin with."""
+    equal = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*lists, strict=False))
+    return [each[0] for each in equal]
+
+
+@dataclass
+class _Row:
+    """One scene's part of `Questions`, before padding."""
+
+    tokens: list[int]
+    labels: list[int]
+    section: list[int]
+    position: list[int]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .training_data import Questions
 from .vlm import Recipe
 
 # Objects cover few patches; without a counterweight "nothing anywhere" would be a good answer.
@@ -73,17 +74,21 @@ def see(model: Any, frames: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     return model.model.connector(patches), patches
 
 
-def read(model: Any, tokens: Tensor, image_tokens: Tensor) -> tuple[Tensor, ...]:
-    """The decoder's hidden states after 0, 1, ... layers, the last one normed, each [batch, positions, text_width].
-
-    tokens: [batch, positions], padded on the right, where causal attention keeps padding from mattering.
-    """
+def read(model: Any, questions: Questions, image_tokens: Tensor) -> tuple[Tensor, ...]:
+    """The decoder's hidden states after 0, 1, ... layers, the last one normed, each [batch, positions, text_width]."""
+    tokens = questions.tokens
     embeddings = model.model.inputs_merger(
         input_ids=tokens,
         inputs_embeds=model.model.text_model.embed_tokens(tokens),
         image_hidden_states=image_tokens.flatten(0, 1),
     )
-    output = model.model.text_model(inputs_embeds=embeddings, output_hidden_states=True, use_cache=False)
+    output = model.model.text_model(
+        inputs_embeds=embeddings,
+        attention_mask=questions.attention(),
+        position_ids=questions.position,
+        output_hidden_states=True,
+        use_cache=False,
+    )
     return output.hidden_states
 
 
