@@ -1,4 +1,4 @@
-"""How things that stand or move on the road are drawn; each function returns the box it covers.
+"""How people, trees, houses, lights and signs are drawn, and the brush that draws them and vehicles.
 
 All draw into an oversampled frame, far things first. Sizes are metres, boxes are oversampled pixels.
 """
@@ -12,34 +12,12 @@ from PIL import ImageDraw
 
 from .camera import FOCAL_LENGTH_PX, NEAREST_M, Pixel, View
 from .lighting import Lighting
-from .scene import Building, Colour, Lamp, Person, Tree, Vehicle
+from .scene import Building, Colour, Lamp, Person, Tree
 
 Box = tuple[float, float, float, float]
 
 LAMP_COLOURS: dict[Lamp, Colour] = {"red": (255, 44, 32), "yellow": (255, 196, 30), "green": (40, 255, 120)}
-BRAKE_LIGHT: Colour = (255, 36, 28)
-HEAD_LAMP: Colour = (255, 248, 220)
-GLASS: Colour = (46, 56, 68)
 TYRE: Colour = (22, 22, 24)
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Of one kind of vehicle: width, height, length; where its flanks' body ends and its rear lamps sit."""
-
-    width_m: float
-    height_m: float
-    length_m: float
-    body_top_m: float
-    lamp_m: float
-
-
-SHAPES: dict[str, Shape] = {
-    "car": Shape(1.8, 1.45, 4.3, 0.95, 0.78),
-    "van": Shape(2.0, 2.2, 5.0, 2.2, 1.0),
-    "truck": Shape(2.5, 3.5, 7.5, 3.5, 0.72),
-    "bus": Shape(2.55, 3.1, 11.0, 3.1, 0.95),
-}
 
 
 @dataclass
@@ -69,151 +47,10 @@ class Brush:
         """A lamp that is on: its full colour, at dusk and night with a halo."""
         glow = self.lighting.look.lamp_halo
         if glow and halo:
-            self.disc(x, y, z, radius_m * (1.3 + 0.5 * glow), _mix(colour, 0.42))
+            self.disc(x, y, z, radius_m * (1.3 + 0.5 * glow), darken(colour, 0.42))
         box = self.disc(x, y, z, radius_m, colour)
-        self.disc(x, y, z, radius_m * 0.45, _toward_white(colour))
+        self.disc(x, y, z, radius_m * 0.45, toward_white(colour))
         return box
-
-
-def draw_vehicle(brush: Brush, vehicle: Vehicle, at_s: float) -> tuple[Box | None, list[Box]]:
-    """(box of the whole vehicle or None where only a flank is in sight, boxes of brake lights that are on)."""
-    shape, station = SHAPES[vehicle.kind], vehicle.station_m(at_s)
-    lateral, half = vehicle.lateral_at(at_s), shape.width_m / 2
-    near = max(station, brush.view.station_m + NEAREST_M)
-    far = station + shape.length_m
-    if far <= near:
-        return None, []
-    xs, zs = brush.view.locate([near, near, far, far], [lateral - half, lateral + half] * 2)
-    if zs.min() < NEAREST_M * 0.8:
-        return None, []
-    corners = list(zip(xs.tolist(), zs.tolist(), strict=True))
-    x, z = (corners[0][0] + corners[1][0]) / 2, (corners[0][1] + corners[1][1]) / 2
-    paint = brush.lighting.shade(vehicle.colour, x, z)
-    _shadow(brush, corners)
-    hidden_share = (near - station) / shape.length_m
-    box = _flank(brush, vehicle, shape, corners, paint, hidden_share)
-    if near > station:
-        return None, []
-    brakes: list[Box] = []
-    face = _merge(box, brush.rectangle(x - half, x + half, 0.28, shape.body_top_m, z, paint))
-    face = _merge(face, _face(brush, vehicle, shape, x, z, paint))
-    if vehicle.role == "oncoming":
-        _front_lamps(brush, shape, x, z)
-    else:
-        brakes = _rear_lamps(brush, vehicle, shape, x, z, vehicle.brakes(at_s))
-    return face, brakes
-
-
-def _shadow(brush: Brush, corners: list[tuple[float, float]]) -> None:
-    (x0, z0), (x1, z1), (x2, z2), (x3, z3) = corners
-    road = brush.lighting.shade((40, 40, 43), (x0 + x1) / 2, z0)
-    ground = [(x0 - 0.15, z0 - 0.1), (x1 + 0.15, z1 - 0.1), (x3 + 0.15, z3), (x2 - 0.15, z2)]
-    brush.draw.polygon([brush.view.pixel(x, 0.0, z) for x, z in ground], fill=road)
-
-
-def _flank(
-    brush: Brush,
-    vehicle: Vehicle,
-    shape: Shape,
-    corners: list[tuple[float, float]],
-    paint: Colour,
-    hidden_share: float,
-) -> Box | None:
-    """The one flank that the camera sees, with its windows and wheels; its first part may lie behind the camera."""
-    for (x0, z0), (x1, z1), outward in ((corners[0], corners[2], -1), (corners[1], corners[3], 1)):
-        seen = x1 / z1 - x0 / z0
-        if seen * outward <= 0:
-            continue
-
-        def at(along: float, y: float, ends: tuple[float, float, float, float] = (x0, z0, x1, z1)) -> Pixel:
-            near_x, near_z, far_x, far_z = ends
-            along = max(0.0, (along - hidden_share) / (1.0 - hidden_share))
-            return brush.view.pixel(near_x + along * (far_x - near_x), y, near_z + along * (far_z - near_z))
-
-        body = [at(0, 0.28), at(0, shape.body_top_m), at(1, shape.body_top_m), at(1, 0.28)]
-        brush.draw.polygon(body, fill=_mix(paint, 0.72))
-        glass = brush.lighting.shade(GLASS, x0, z0)
-        if vehicle.kind == "car":
-            cabin = [at(0.1, 0.95), at(0.2, 1.42), at(0.62, 1.42), at(0.8, 0.95)]
-            brush.draw.polygon(cabin, fill=_mix(paint, 0.66))
-            brush.draw.polygon([at(0.15, 0.97), at(0.23, 1.34), at(0.6, 1.34), at(0.75, 0.97)], fill=glass)
-        elif vehicle.kind == "bus":
-            brush.draw.polygon([at(0.03, 1.5), at(0.03, 2.5), at(0.97, 2.5), at(0.97, 1.5)], fill=glass)
-        elif vehicle.kind == "van":
-            brush.draw.polygon([at(0.7, 1.3), at(0.7, 1.95), at(0.92, 1.95), at(0.97, 1.3)], fill=glass)
-        tyre = brush.lighting.shade(TYRE, x0, z0)
-        for along in (0.2, 0.8):
-            if along <= hidden_share + 0.05:
-                continue
-            (u, v), (_, road_v) = at(along, 0.34), at(along, 0.0)
-            radius = road_v - v
-            narrow = max(1.0, abs(at(along + 0.06, 0.0)[0] - u))
-            brush.draw.ellipse((u - narrow, v - radius, u + narrow, v + radius), fill=tyre)
-        return _around(body)
-    return None
-
-
-def _face(brush: Brush, vehicle: Vehicle, shape: Shape, x: float, z: float, paint: Colour) -> Box:
-    """What tells the kinds apart from behind (or in front, for oncoming ones): cabin, windows, doors, tyres."""
-    half = shape.width_m / 2
-    glass = brush.lighting.shade(GLASS, x, z)
-    tyre = brush.lighting.shade(TYRE, x, z)
-    for side in (-1, 1):
-        inner, outer = sorted((x + side * (half - 0.34), x + side * (half - 0.08)))
-        brush.rectangle(inner, outer, 0.0, 0.32, z, tyre)
-    if vehicle.kind == "car":
-        roof = [(-0.92, 0.93), (-0.7, 1.45), (0.7, 1.45), (0.92, 0.93)]
-        pixels = [brush.view.pixel(x + across * half, y, z + 0.35) for across, y in roof]
-        brush.draw.polygon(pixels, fill=_mix(paint, 0.9))
-        pane = [(-0.8, 0.98), (-0.62, 1.36), (0.62, 1.36), (0.8, 0.98)]
-        brush.draw.polygon([brush.view.pixel(x + across * half, y, z + 0.35) for across, y in pane], fill=glass)
-        brush.rectangle(x - half, x + half, 0.3, 0.44, z, _mix(paint, 0.6))
-        box = _around(pixels)
-    elif vehicle.kind == "van":
-        brush.rectangle(x - 0.84, x - 0.06, 1.35, 2.0, z, glass)
-        brush.rectangle(x + 0.06, x + 0.84, 1.35, 2.0, z, glass)
-        box = brush.rectangle(x - 0.02, x + 0.02, 0.45, 2.15, z, _mix(paint, 0.6))
-    elif vehicle.kind == "bus":
-        brush.rectangle(x - 1.1, x + 1.1, 1.45, 2.5, z, glass)
-        brush.rectangle(x - half, x + half, 1.12, 1.3, z, _toward_white(paint))
-        sign = brush.lighting.shade((250, 186, 44), x, z)
-        box = brush.rectangle(x - 0.75, x + 0.75, 2.62, 2.94, z, sign)
-    elif vehicle.role == "oncoming":
-        brush.rectangle(x - 1.1, x + 1.1, 1.5, 2.4, z, glass)
-        box = brush.rectangle(x - half, x + half, 2.55, 3.5, z, brush.lighting.shade((206, 200, 186), x, z))
-    else:
-        brush.rectangle(x - half, x + half, 0.28, 0.95, z, brush.lighting.shade((52, 52, 56), x, z))
-        brush.rectangle(x - 1.15, x + 1.15, 1.0, 3.4, z, brush.lighting.shade((206, 200, 186), x, z))
-        box = brush.rectangle(x - 0.03, x + 0.03, 1.0, 3.4, z, brush.lighting.shade((96, 94, 90), x, z))
-    plate = brush.lighting.shade((226, 224, 206), x, z)
-    brush.rectangle(x - 0.26, x + 0.26, 0.5, 0.63, z, plate)
-    return box
-
-
-def _rear_lamps(brush: Brush, vehicle: Vehicle, shape: Shape, x: float, z: float, braking: bool) -> list[Box]:
-    boxes: list[Box] = []
-    across = shape.width_m / 2 - 0.22
-    dull = brush.lighting.shade((120, 18, 20), x, z)
-    for side in (-1, 1):
-        lamp_x = x + side * across
-        brush.rectangle(lamp_x - 0.17, lamp_x + 0.17, shape.lamp_m - 0.12, shape.lamp_m + 0.12, z, dull)
-        if braking:
-            boxes.append(brush.lamp(lamp_x, shape.lamp_m, z, 0.21, BRAKE_LIGHT))
-        elif brush.lighting.look.lamp_halo and vehicle.role != "parked":
-            brush.disc(lamp_x, shape.lamp_m, z, 0.09, (150, 20, 22))
-    if braking and vehicle.kind in ("car", "van", "bus"):
-        top_m = {"car": 1.3, "van": 2.08, "bus": 2.55}[vehicle.kind]
-        brush.rectangle(x - 0.24, x + 0.24, top_m, top_m + 0.1, z, BRAKE_LIGHT)
-    return boxes
-
-
-def _front_lamps(brush: Brush, shape: Shape, x: float, z: float) -> None:
-    across = shape.width_m / 2 - 0.26
-    for side in (-1, 1):
-        if brush.lighting.look.lamp_halo:
-            brush.lamp(x + side * across, 0.7, z, 0.17, HEAD_LAMP)
-        else:
-            brush.disc(x + side * across, 0.7, z, 0.13, (232, 234, 236))
 
 
 def draw_person(brush: Brush, person: Person, at_s: float, x: float, z: float) -> Box:
@@ -238,7 +75,7 @@ def draw_person(brush: Brush, person: Person, at_s: float, x: float, z: float) -
     torso = brush.rectangle(x - 0.23, x + 0.23, 0.82, 1.46, z, coat)
     for swing in (-1, 1):
         hand_x = x + swing * (-0.8 * stride if facing else 0.3)
-        draw.line([pixel(x + 0.12 * swing, 1.4, z), pixel(hand_x, 0.9, z)], fill=_mix(coat, 0.8), width=arm_px)
+        draw.line([pixel(x + 0.12 * swing, 1.4, z), pixel(hand_x, 0.9, z)], fill=darken(coat, 0.8), width=arm_px)
     head = brush.disc(x, 1.62, z, 0.145, hair)
     brush.disc(x + 0.06 * facing, 1.6, z, 0.115, skin)
     left, _ = pixel(x - 0.42, 0.0, z)
@@ -246,14 +83,13 @@ def draw_person(brush: Brush, person: Person, at_s: float, x: float, z: float) -
     return left, min(head[1], torso[1]), right, bottom
 
 
-def draw_tree(brush: Brush, tree: Tree, x: float, z: float) -> Box:
+def draw_tree(brush: Brush, tree: Tree, x: float, z: float) -> None:
     trunk = brush.lighting.shade((84, 66, 50), x, z)
     brush.rectangle(x - 0.17, x + 0.17, 0.0, tree.height_m * 0.5, z, trunk)
     crown = tree.height_m * 0.3
-    dark = brush.lighting.shade(_mix(tree.colour, 0.8), x, z)
-    box = brush.disc(x, tree.height_m - crown, z, crown, dark)
+    dark = brush.lighting.shade(darken(tree.colour, 0.8), x, z)
+    brush.disc(x, tree.height_m - crown, z, crown, dark)
     brush.disc(x - crown * 0.3, tree.height_m - crown * 0.8, z, crown * 0.62, brush.lighting.shade(tree.colour, x, z))
-    return box
 
 
 def draw_building(brush: Brush, building: Building) -> Box | None:
@@ -271,10 +107,10 @@ def draw_building(brush: Brush, building: Building) -> Box | None:
     wall = [pixel(x0, 0, z0), pixel(x0, height, z0), pixel(x1, height, z1), pixel(x1, 0, z1)]
     if near == building.station_m:
         gable = [pixel(x0, 0, z0), pixel(x0, height, z0), pixel(x2, height, z2), pixel(x2, 0, z2)]
-        brush.draw.polygon(gable, fill=shade(_mix(building.colour, 0.8), x0, z0))
+        brush.draw.polygon(gable, fill=shade(darken(building.colour, 0.8), x0, z0))
     brush.draw.polygon(wall, fill=shade(building.colour, (x0 + x1) / 2, (z0 + z1) / 2))
     _windows(brush, building, near)
-    return _around(wall)
+    return around(wall)
 
 
 def _windows(brush: Brush, building: Building, near_m: float) -> None:
@@ -300,14 +136,13 @@ def _windows(brush: Brush, building: Building, near_m: float) -> None:
             brush.draw.polygon(corners, fill=colour)
 
 
-def draw_traffic_light(brush: Brush, lit: Lamp, x: float, pole_x: float, z: float) -> tuple[Box, list[Box]]:
-    """A head over the lane on a mast arm and one at the pole. Returns (box of all, boxes of the lamps that are on)."""
+def draw_traffic_light(brush: Brush, lit: Lamp, x: float, pole_x: float, z: float) -> list[Box]:
+    """A head over the lane on a mast arm and one at the pole; returns the boxes of the lamps that are on."""
     metal = brush.lighting.shade((70, 72, 74), x, z)
     arm_m = 5.6
-    box = brush.rectangle(pole_x - 0.1, pole_x + 0.1, 0.0, arm_m + 0.1, z, metal)
-    arm = brush.rectangle(min(x, pole_x), max(x, pole_x), arm_m - 0.08, arm_m + 0.08, z, metal)
-    lamps = [_signal_head(brush, lit, x, 4.85, z), _signal_head(brush, lit, pole_x, 3.1, z)]
-    return _merge(box, arm), lamps
+    brush.rectangle(pole_x - 0.1, pole_x + 0.1, 0.0, arm_m + 0.1, z, metal)
+    brush.rectangle(min(x, pole_x), max(x, pole_x), arm_m - 0.08, arm_m + 0.08, z, metal)
+    return [_signal_head(brush, lit, x, 4.85, z), _signal_head(brush, lit, pole_x, 3.1, z)]
 
 
 def _signal_head(brush: Brush, lit: Lamp, x: float, centre_m: float, z: float) -> Box:
@@ -353,24 +188,28 @@ def draw_stop_sign(brush: Brush, x: float, z: float) -> Box:
         for stroke in _STOP_STROKES:
             points = [pixel(x - 0.42 + 0.84 * a, centre_m - 0.18 + 0.36 * b, z) for a, b in stroke]
             brush.draw.line(points, fill=white, width=max(1, round(radius_px * 0.09)))
-    return _around(rim)
+    return around(rim)
 
 
-def _around(pixels: list[Pixel]) -> Box:
+def around(pixels: list[Pixel]) -> Box:
+    """The box of a polygon."""
     across, down = [u for u, _ in pixels], [v for _, v in pixels]
     return min(across), min(down), max(across), max(down)
 
 
-def _merge(box: Box | None, other: Box) -> Box:
+def merge(box: Box | None, other: Box) -> Box:
+    """The box of both."""
     if box is None:
         return other
     return min(box[0], other[0]), min(box[1], other[1]), max(box[2], other[2]), max(box[3], other[3])
 
 
-def _mix(colour: Colour, factor: float) -> Colour:
+def darken(colour: Colour, factor: float) -> Colour:
+    """A darker shade: factor 1 changes nothing, 0 is black."""
     return int(colour[0] * factor), int(colour[1] * factor), int(colour[2] * factor)
 
 
-def _toward_white(colour: Colour) -> Colour:
+def toward_white(colour: Colour) -> Colour:
+    """Half way to white."""
     red, green, blue = ((value + 255) // 2 for value in colour)
     return red, green, blue

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from .camera import CAMERA_HEIGHT_M, FOCAL_LENGTH_PX
 from .scene import Colour
 
 
@@ -66,7 +67,7 @@ class Lighting:
         share = (np.arange(horizon) / horizon)[:, None] ** 1.3
         rows[:horizon] = np.array(self._sky_top) * (1 - share) + np.array(self._sky_low) * share
         for row in range(horizon, height):
-            distance_m = 1.35 * (height - horizon) / max(1, row - horizon) * 2.4
+            distance_m = CAMERA_HEIGHT_M * FOCAL_LENGTH_PX / max(1, row - horizon)
             rows[row] = self.shade(ground, 3.0, min(distance_m, 150.0))
         column = np.clip(rows, 0, 255).astype(np.uint8)[:, None, :]
         return Image.fromarray(np.repeat(column, width, axis=1))

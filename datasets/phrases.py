@@ -135,12 +135,12 @@ class Parsed:
 
 
 def action_clause(action: str, rng: random.Random) -> str:
-    """ "the car slows down": what the car does, without a full stop."""
+    """What the car does, without a full stop: "the car slows down"."""
     return f"the car {_choose(ACTIONS[action], rng)}"
 
 
 def justification_clause(justification: str, vehicle: str | None, side: str | None, rng: random.Random) -> str:
-    """ "the light ahead is red": a clause that stands alone as well as after "because"."""
+    """A reason that stands alone as well as after "because": "the light ahead is red"."""
     return _choose(JUSTIFICATIONS[justification], rng).format(vehicle=vehicle, side=side)
 
 
@@ -175,7 +175,7 @@ def words() -> list[str]:
     """Every word of answers, prompts and telemetry lines, sorted; the vocabulary of a word-level tokenizer."""
     texts = [kind.prompt for kind in KINDS.values()]
     texts += [f"the car {verb} ." for verbs in ACTIONS.values() for verb in verbs]
-    texts += _rendered_justifications()
+    texts += _justification_of_clause()
     texts += CONNECTIVES
     texts += [f"it is {time_of_day} ." for time_of_day in TIMES_OF_DAY]
     texts += [
@@ -256,7 +256,3 @@ def _justification_of_clause() -> dict[str, tuple[str | None, str | None, str | 
             slots = (vehicle if "{vehicle}" in phrasing else None, side if "{side}" in phrasing else None)
             clauses[phrasing.format(vehicle=vehicle, side=side)] = (justification, *slots)
     return clauses
-
-
-def _rendered_justifications() -> list[str]:
-    return list(_justification_of_clause())

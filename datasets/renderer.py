@@ -19,10 +19,10 @@ from .figures import (
     draw_stop_sign,
     draw_traffic_light,
     draw_tree,
-    draw_vehicle,
 )
 from .lighting import Lighting
 from .scene import Building, Colour, Crosswalk, Drive, Junction, Person, StopSign, TrafficLight, Tree, Vehicle
+from .vehicle_figures import draw_vehicle
 
 # A box may have several names: the vehicle ahead is "lead" and, say, "truck".
 OBJECT_NAMES = (
@@ -262,7 +262,7 @@ class Renderer:
         if isinstance(thing, TrafficLight):
             lit = thing.lit(at_s)
             pole_x = x + self._drive.road.right_edge_m + 0.9
-            _, lamps = draw_traffic_light(brush, lit, x, pole_x, z)
+            lamps = draw_traffic_light(brush, lit, x, pole_x, z)
             return [_Found((f"{lit}-light",), lamp, covers=False) for lamp in lamps]
         raise TypeError(f"no way to draw {thing!r}")
 

@@ -107,7 +107,10 @@ class LaneChange:
 
 @dataclass(frozen=True, slots=True)
 class Vehicle:
-    """Another vehicle. kind: car, truck, bus or van; braking: when it moves slower than before, or stands."""
+    """Another vehicle. kind: car, truck, bus or van; lateral_m: its middle, before its lane change if it makes one.
+
+    backwards: it comes the other way, and its motion counts stations in that direction, from zero downwards here.
+    """
 
     kind: str
     role: Role
