@@ -384,6 +384,7 @@ async def test_what_was_on_its_way_and_what_waited_arrive_in_order(connect):
     async with connect("edge-1") as edge, connect("car-1") as car:
         tasks = edge.subscribe(topics.TASK, node="edge-1")
         await tasks.active.wait()
+        tasks_before = len(asyncio.all_tasks())
         drop_connection(car)
         # Nobody has noticed yet, so the first of these are handed to the dead connection.
         assert car.connected.is_set()
@@ -392,6 +393,8 @@ async def test_what_was_on_its_way_and_what_waited_arrive_in_order(connect):
         received = [(await anext(tasks)).body.task_id for _ in range(100)]
         assert received == [f"t-{number}" for number in range(100)]
         assert car.counters["reconnects"] == 1
+        # What was on its way over the dead connection waits for no acknowledgement any more.
+        await until(lambda: len(asyncio.all_tasks()) <= tasks_before)
 
 
 async def test_a_short_absence_of_the_receiver_loses_nothing(connect):
