@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = "bus models datasets policy vehicle_node edge_node cloud_node qos benchmarks".split()
+PACKAGES = ["bus", "models", "datasets", "policy", "vehicle_node", "edge_node", "cloud_node", "qos", "benchmarks"]
 
 
 @pytest.fixture(scope="module")
