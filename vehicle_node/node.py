@@ -173,9 +173,7 @@ class Vehicle:
         now_s = time.monotonic()
         facts = task.facts(now_s)
         views = [self._own_view(), *self._nodes.views(now_s, refused_by=frozenset(task.refused_by))]
-        candidates = build_candidates(
-            facts, views, self._utility, silent_after_ms=self._configuration.silent_after_ms
-        )
+        candidates = build_candidates(facts, views, self._utility, silent_after_ms=self._configuration.silent_after_ms)
         decision = self._guard.decide(facts, candidates)
         chosen = decision.candidates[decision.chosen]
         task.begin_attempt(chosen.node, chosen.place, decision, now_s)
