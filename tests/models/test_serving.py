@@ -81,6 +81,11 @@ class Client:
         raise AssertionError("the bus was closed")
 
 
+def is_busy(state: NodeState) -> bool:
+    """One task under way, another waiting."""
+    return state.load is not None and state.load.running == 1 and state.load.queued == 1
+
+
 @asynccontextmanager
 async def serving(url: str, fleet: str, answerer: HeldAnswerer, *, queue_limit: int = 2) -> AsyncIterator[Client]:
     """A node and a client; the node is told to stop at the end, and must then come to an end."""
@@ -130,7 +135,7 @@ async def test_a_full_queue_rejects_and_the_reject_overtakes_the_answers(best_br
     async with serving(best_broker.url, fleet, answerer, queue_limit=2) as client:
         answerer.free.clear()
         await client.send("running")
-        await client.state(lambda state: state.load.running == 1)
+        await client.state(lambda state: state.load and state.load.running == 1)
         for task_id in ("waiting-1", "waiting-2", "too-many"):
             await client.send(task_id)
         acks = {ack.task_id: ack for ack in [await client.ack() for _ in range(4)]}
@@ -192,6 +197,6 @@ async def test_load_and_service_times_are_announced(best_broker, fleet):
         answerer.free.clear()
         await client.send("a")
         await client.send("b")
-        busy = await client.state(lambda state: state.load.running == 1 and state.load.queued == 1)
+        busy = await client.state(is_busy)
         assert busy.load is not None
         assert busy.load.wait_ms > 0
