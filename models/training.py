@@ -45,6 +45,7 @@ class TrainingOptions:
     """How to train. CPU minutes are those of this process alone; rendering comes on top and is reported apart.
 
     vision_share: share of the CPU time in which the vision tower learns alone.
+    exit_learning_rate: higher than the model's, because the exits are single layers and run after a moving target.
     auxiliary_weight: what the scene heads' losses count beside the answers' while the whole model learns.
     exit_layers: after so many decoder layers the exits speak.
     exit_agreement: share of an exit's spoken tokens that the whole model must have said too.
@@ -54,11 +55,12 @@ class TrainingOptions:
     seed: int = 0
     scenes: int = 24_000
     calibration_scenes: int = 600
-    test_scenes: int = 400
-    vision_share: float = 0.33
-    batch_size: int = 32
+    test_scenes: int = 300
+    vision_share: float = 0.45
+    batch_size: int = 16
     vision_learning_rate: float = 1e-3
     learning_rate: float = 8e-4
+    exit_learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warm_up_steps: int = 60
     auxiliary_weight: float = 0.3
@@ -151,7 +153,7 @@ class Training:
         auxiliary = [*tower, *self._scene_heads.parameters()]
         text = [*self._model.model.text_model.layers.parameters(), *self._model.model.text_model.norm.parameters()]
         text += [*self._model.model.text_model.embed_tokens.parameters(), *self._model.lm_head.parameters()]
-        everything = [*auxiliary, *text, *self._exit_heads.parameters()]
+        exits = list(self._exit_heads.parameters())
         vision_minutes = options.cpu_minutes * options.vision_share
 
         def look(indices: list[int]) -> Tensor:
@@ -161,12 +163,11 @@ class Training:
             return self._answer(scenes, indices)
 
         self._model.train()
-        self._phase("learning to see", vision_minutes, auxiliary, options.vision_learning_rate, len(scenes), look)
+        self._phase("learning to see", vision_minutes, [(auxiliary, options.vision_learning_rate)], len(scenes), look)
         self._phase(
             "learning to answer",
             options.cpu_minutes - vision_minutes,
-            everything,
-            options.learning_rate,
+            [([*auxiliary, *text], options.learning_rate), (exits, options.exit_learning_rate)],
             len(scenes),
             answer,
         )
@@ -193,21 +194,20 @@ class Training:
         self,
         name: str,
         minutes: float,
-        parameters: list[nn.Parameter],
-        learning_rate: float,
+        learners: list[tuple[list[nn.Parameter], float]],
         scene_count: int,
         loss_of: Callable[[list[int]], Tensor],
     ) -> None:
-        """Optimise until the CPU time is spent."""
+        """Optimise until the CPU time is spent. learners: parameters with their peak learning rates."""
         options = self.options
-        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-        optimiser = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=learning_rate,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
+        groups = []
+        for parameters, learning_rate in learners:
+            matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+            vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+            groups.append({"params": matrices, "peak": learning_rate, "weight_decay": options.weight_decay})
+            groups.append({"params": vectors, "peak": learning_rate, "weight_decay": 0.0})
+        learning = [parameter for parameters, _ in learners for parameter in parameters]
+        optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
         batches = _batches(scene_count, options.batch_size, self._shuffle)
         losses = self.losses[name] = []
         started_s = time.process_time()
@@ -216,10 +216,10 @@ class Training:
             while spent_s < minutes * 60:
                 warm_up = min(1.0, (len(losses) + 1) / options.warm_up_steps)
                 for group in optimiser.param_groups:
-                    group["lr"] = learning_rate * warm_up * schedule(spent_s / (minutes * 60))
+                    group["lr"] = group["peak"] * warm_up * schedule(spent_s / (minutes * 60))
                 loss = loss_of(next(batches))
                 loss.backward()
-                nn.utils.clip_grad_norm_(parameters, 1.0)
+                nn.utils.clip_grad_norm_(learning, 1.0)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 losses.append(loss.item())
