@@ -20,29 +20,17 @@ import structlog
 
 from ..bus import topics
 from ..bus.errors import LogError, OutboxFull, RunError
-from ..bus.messages import (
-    Accepted,
-    EnergyMethod,
-    Load,
-    NodeState,
-    Outcome,
-    Place,
-    Result,
-    TaskState,
-    Timing,
-    Truth,
-)
+from ..bus.messages import Accepted, Load, NodeState, Result
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Subscription
 from ..datasets.drivelog import DriveLog, bundled_log_path
-from ..datasets.narrator import narrate
-from ..datasets.scoring import judge
 from ..policy.candidates import NodeView, build_candidates
 from ..policy.guard import Guard
 from ..policy.registry import PolicyOptions, make_policy
 from ..policy.utility import UtilityModel
 from ..qos.journal import Journal
 from .configuration import VehicleConfiguration
+from .endings import Ending, answered, narrated, outcome_of
 from .nodes import NodeTable
 from .scenes import LogReplay
 from .schedule import Arrival, arrivals
@@ -238,96 +226,41 @@ class Vehicle:
 
     def _finish_with(self, task: TaskRun, result: Result, node: str) -> None:
         now_s = time.monotonic()
+        if task.remaining_ms(now_s) <= 0:
+            # The event loop was late, and the answer with it: the timer was due first.
+            self.counters["late_answers"] += 1
+            self._fall_back(task, "no answer in time")
+            return
         network_ms = (now_s - task.sent_s) * 1000 - result.timing.queue_ms - result.timing.inference_ms
         # An answer of an earlier attempt is as good; its network time is not known.
         network_ms = max(0.0, network_ms) if task.is_current(node, result.attempt) else 0.0
         if network_ms:
             self._nodes.observe_network(node, network_ms)
         task.accepted = True
-        self._end(
-            task,
-            "result",
-            reason="",
-            text=result.text,
-            place=result.place,
-            node=node,
-            mode=result.mode,
-            network_ms=network_ms,
-            timing=result.timing,
-            energy_j=result.energy_j + self._utility.transmit_energy_j(len(task.scene.jpeg)),
-            energy_method=result.energy_method,
-            made_by=result.made_by,
-        )
+        transmit_energy_j = self._utility.transmit_energy_j(len(task.scene.jpeg))
+        self._end(task, answered(result, node, network_ms=network_ms, transmit_energy_j=transmit_energy_j))
 
     def _narrate_by_choice(self, task: TaskRun) -> None:
         """The vehicle's own place: a `result` where it was the first choice, a `fallback` where others had failed."""
         task.accepted = True
         if task.attempt == 1:
-            self._narrate(task, "result", "")
+            self._end(task, narrated(task, self._name, "result", ""))
         else:
             self._fall_back(task, "refused everywhere")
 
     def _fall_back(self, task: TaskRun, reason: str) -> None:
         if not task.ended:
-            self._narrate(task, "fallback", reason)
+            self._end(task, narrated(task, self._name, "fallback", reason))
 
-    def _narrate(self, task: TaskRun, state: TaskState, reason: str) -> None:
-        text = narrate(task.scene.telemetry)
-        self._end(
-            task, state, reason=reason, text=text, place="vehicle", node=self._name, mode="narrator", timing=Timing()
-        )
-
-    def _end(
-        self,
-        task: TaskRun,
-        state: TaskState,
-        *,
-        reason: str,
-        text: str,
-        place: Place,
-        node: str,
-        mode: str,
-        timing: Timing,
-        network_ms: float = 0.0,
-        energy_j: float = 0.0,
-        energy_method: EnergyMethod = "modelled",
-        made_by: tuple[str, ...] = (),
-    ) -> None:
-        """The one place where a task ends: journal first, then the world."""
-        assert task.decision is not None
+    def _end(self, task: TaskRun, ending: Ending) -> None:
+        """The one place where a task ends: the journal first, then the world."""
         assert not task.ended
         task.ended = True
         del self._open[task.task_id]
         self._nodes.settled(task.node, task.task_id)
-        latency_ms = task.age_ms(time.monotonic())
-        self._journal.ended(task.task_id, state)
-        self.counters[state] += 1
-        outcome = Outcome(
-            task_id=task.task_id,
-            kind=task.kind.name,
-            state=state,
-            reason=reason,
-            text=text,
-            created_at_s=task.created_at_s,
-            deadline_ms=task.kind.deadline_ms,
-            requested=task.decision.candidates[task.decision.chosen].place,
-            place=place,
-            node=node,
-            mode=mode,
-            accepted=task.accepted,
-            attempts=task.attempt,
-            latency_ms=latency_ms,
-            first_answer_ms=latency_ms if task.first_answer_ms is None else task.first_answer_ms,
-            network_ms=network_ms,
-            timing=timing,
-            energy_j=energy_j,
-            energy_method=energy_method,
-            clip=task.scene.clip,
-            moment_s=task.scene.moment_s,
-            decision=task.decision,
-            made_by=made_by,
-            truth=_truth(task, text),
-        )
+        outcome = outcome_of(task, ending, latency_ms=task.age_ms(time.monotonic()))
+        self._journal.ended(task.task_id, ending.state)
+        self.counters[ending.state] += 1
         try:
             self._bus.post(topics.OUTCOME, outcome, vehicle=self._name)
         except OutboxFull:
@@ -358,20 +291,6 @@ class Vehicle:
             memory_bytes=self._health.memory_bytes,
             counters={**self.counters, **self._bus.counters, **self._guard.counters},
         )
-
-
-def _truth(task: TaskRun, text: str) -> Truth | None:
-    """The log's own words beside the verdict on the answer; None where the log has none for the moment."""
-    segment = task.scene.truth
-    if segment is None:
-        return None
-    judgement = judge(task.kind, text, segment)
-    return Truth(
-        action=segment.action,
-        justification=segment.justification,
-        action_correct=judgement.action_correct,
-        justification_correct=judgement.justification_correct,
-    )
 
 
 async def _or_stopped(wait: Coroutine[Any, Any, Any], stop: asyncio.Event) -> None:

@@ -6,6 +6,7 @@ Whatever the node does, every task must end exactly once, in time, and in the ri
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -100,7 +101,7 @@ async def drive(
         broker=broker.url,
         fleet=fleet,
         journal=str(tmp_path / "vehicle-1.sqlite"),
-        **{"rate_hz": 4.0, "duration_s": 3.0, "seed": 1, **options},
+        **{"rate_hz": 8.0, "duration_s": 1.5, "seed": 1, **options},
     )
     async with Bus(url=broker.url, fleet=fleet, name="observer") as bus:
         outcomes = bus.subscribe(topics.OUTCOME, vehicle="vehicle-1")
@@ -204,6 +205,18 @@ async def test_repeated_and_contradicting_answers_are_shown_once(best_broker, fl
         outcomes = await drive(best_broker, fleet, tmp_path)
     assert set(check_contract(outcomes, tmp_path)) == {"result"}
     assert {outcome.text for outcome in outcomes} == {"first"}
+
+
+async def test_an_answer_that_a_blocked_vehicle_reads_too_late_is_not_shown(best_broker, fleet, tmp_path):
+    def script(node: ScriptedNode, vehicle: str, task: Task) -> None:
+        node.answer(vehicle, task, text="stale")
+        time.sleep(task.remaining_ms / 1000 + 0.05)
+
+    async with scripted(best_broker, fleet, "edge-1", script):
+        outcomes = await drive(best_broker, fleet, tmp_path, duration_s=0.5, rate_hz=8.0)
+    assert check_contract(outcomes, tmp_path)["fallback"] > 0
+    for outcome in outcomes:
+        assert outcome.state != "result" or outcome.latency_ms <= outcome.deadline_ms
 
 
 async def test_tasks_of_a_dying_node_move_on(best_broker, fleet, tmp_path):
