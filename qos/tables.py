@@ -45,6 +45,8 @@ def _headline(record: RunRecord, summary: Mapping[str, Any]) -> Text:
     roles = Counter(node.role for node in record.nodes)
     fleet = ", ".join(_several(roles[role], role) for role in ("vehicle", "edge", "cloud") if roles[role])
     facts = [fleet, f"{summary['broker']} broker", f"{summary['duration_s']:.0f} s"]
+    if policy := record.manifest.configuration.get("policy"):
+        facts.insert(1, f"policy {policy}")
     if record.goes_on:
         facts.append("not finished yet")
     return Text.assemble((f"Run {record.manifest.run_id}", "bold"), "\n", "  ·  ".join(fact for fact in facts if fact))
