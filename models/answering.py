@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..bus.errors import ModelError
 from ..bus.kinds import EXPLAIN
 from ..bus.messages import Place
 from . import checkpoints
@@ -127,10 +128,17 @@ def _load_and_check(model: str | None) -> tuple[checkpoints.Checkpoint, Front, S
     # A second thread makes each token of so small a model dearer, and on a busy machine several times so.
     torch.set_num_threads(1)
     checkpoint = checkpoints.load(model)
-    front = Front(PromptReader(checkpoint.processor), PromptEncoder(checkpoint.model))
-    split = split_decoder(checkpoint.model, checkpoint.exits.layers)
-    inputs = front.reader.read(Question(EXPLAIN.prompt, (colour_card_jpeg(),)))
-    self_check(checkpoint.model, front.encoder, split, inputs)
+    try:
+        front = Front(PromptReader(checkpoint.processor), PromptEncoder(checkpoint.model))
+        split = split_decoder(checkpoint.model, checkpoint.exits.layers)
+        inputs = front.reader.read(Question(EXPLAIN.prompt, (colour_card_jpeg(),)))
+        self_check(checkpoint.model, front.encoder, split, inputs)
+    # Models of other makes, and folders with parts missing, fail in the library in ways of their own.
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the model {checkpoint.name} cannot answer a question with an image ({checkpoints.reason(error)}); "
+            "restore its files or use the bundled model"
+        ) from error
     return checkpoint, front, split
 
 

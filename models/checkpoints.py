@@ -81,6 +81,12 @@ def quiet_transformers() -> ModuleType:
     return transformers
 
 
+def reason(error: Exception) -> str:
+    """The first line of what a library says, or the error's name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
 
@@ -125,9 +131,8 @@ def _load_pretrained(source: str, *, local_files_only: bool) -> tuple[PreTrained
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"the model {source} cannot be loaded ({reason}); restore its files or name another with --model"
+            f"the model {source} cannot be loaded ({reason(error)}); restore its files or name another with --model"
         ) from error
     # The library would fill gaps with random numbers and only warn.
     if missing := sorted([*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])]):

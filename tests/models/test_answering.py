@@ -203,12 +203,25 @@ def _drop_a_weight(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def _remove_chat_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
 def _break_card(folder: Path) -> None:
     (folder / "card.json").write_text("not json")
 
 
 @pytest.mark.parametrize(
-    "damage", [_truncate_weights, _remove_weights, _break_config, _break_tokenizer, _drop_a_weight, _break_card]
+    "damage",
+    [
+        _truncate_weights,
+        _remove_weights,
+        _break_config,
+        _break_tokenizer,
+        _drop_a_weight,
+        _remove_chat_template,
+        _break_card,
+    ],
 )
 def test_a_broken_folder_is_one_line_that_says_what_to_do(
     damage: Callable[[Path], None], write_model: Callable[..., Path]
