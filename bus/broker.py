@@ -26,7 +26,7 @@ from typing import Literal, Self
 
 import aiomqtt
 
-from .connection import BrokerAddress, new_client
+from .connection import BrokerAddress, connected, new_client
 from .errors import BrokerError
 
 BrokerKind = Literal["mosquitto", "amqtt"]
@@ -149,21 +149,24 @@ class Broker:
             if self._guard.returncode is not None:
                 raise self._died()
             try:
-                async with new_client(
-                    BrokerAddress.parse(self.url),
-                    identifier=f"start-{secrets.token_hex(4)}",
-                    clean_session=True,
-                    on_message=lambda message: None,
-                    keepalive_s=10,
-                    timeout_s=_PROBE_TIMEOUT_S,
-                    in_flight_limit=1,
-                ):
+                async with connected(self._probe()):
                     # If ours has ended meanwhile, it was somebody else's that answered.
                     if self._guard.returncode is None:
                         return
             except aiomqtt.MqttError:
                 await asyncio.sleep(_RETRY_S)
         raise BrokerError(f"{self.kind} did not answer within {_START_TIMEOUT_S:.0f} s: {self._last_words()}")
+
+    def _probe(self) -> aiomqtt.Client:
+        return new_client(
+            BrokerAddress.parse(self.url),
+            identifier=f"start-{secrets.token_hex(4)}",
+            clean_session=True,
+            on_message=lambda message: None,
+            keepalive_s=10,
+            timeout_s=_PROBE_TIMEOUT_S,
+            in_flight_limit=1,
+        )
 
     @property
     def _directory(self) -> Path:

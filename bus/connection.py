@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -111,6 +112,25 @@ def _queue_that_calls(on_message: Callable[[aiomqtt.Message], None]) -> type[asy
             on_message(item)
 
     return CallingQueue
+
+
+@contextlib.asynccontextmanager
+async def connected(client: aiomqtt.Client) -> AsyncIterator[aiomqtt.Client]:
+    """Connect, and disconnect in the end; raises aiomqtt.MqttError where that fails or does not last.
+
+    Covers two gaps of aiomqtt 2.5, for which its own paho client has to be asked: it forgets a loss that follows the
+    broker's acceptance at once, and it keeps the socket of an attempt that was not answered in time, with which a
+    broker that wakes up late would let the old attempt take over the new one.
+    """
+    paho = client._client
+    try:
+        async with client:
+            if not paho.is_connected():
+                raise aiomqtt.MqttError("the broker accepted the connection and dropped it")
+            yield client
+    finally:
+        # Where the socket is closed already, this does nothing.
+        paho.disconnect()
 
 
 async def until_lost(client: aiomqtt.Client) -> None:

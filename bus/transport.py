@@ -28,7 +28,7 @@ import aiomqtt
 import structlog
 
 from . import codec
-from .connection import BrokerAddress, explain, new_client, subscribe_all, until_lost
+from .connection import BrokerAddress, connected, explain, new_client, subscribe_all, until_lost
 from .errors import BusError, MessageRefused
 from .inbox import Inbox
 from .messages import SCHEMA_VERSION, Envelope, Message
@@ -228,7 +228,7 @@ class Bus:
         while not self._closing:
             connected_at_s = math.inf
             try:
-                async with self._new_client() as client:
+                async with connected(self._new_client()) as client:
                     await self._subscribe_everything(client)
                     connected_at_s = time.monotonic()
                     self.counters["reconnects"] += ever_connected

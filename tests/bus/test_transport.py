@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -429,6 +430,62 @@ async def test_a_broker_that_falls_silent_is_left_and_found_again(own_broker: Br
             os.kill(own_broker.pid, signal.SIGCONT)
         await published
         assert (await anext(tasks)).body.task_id == "t-1"
+
+
+class Gate:
+    """Stands before a broker and forwards to it, except where told to treat the next connections otherwise."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.next_ones: list[str] = []
+        self.hung_up = 0
+        self.kept: list[asyncio.StreamWriter] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.kept.append(writer)
+        match self.next_ones.pop(0) if self.next_ones else "forward":
+            case "accept and drop":
+                writer.write(b"\x20\x02\x00\x00")
+                writer.close()
+            case "say nothing":
+                await reader.read(1000)
+                with contextlib.suppress(ConnectionError):
+                    await reader.read()
+                self.hung_up += 1
+            case _:
+                there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.broker.port)
+                self.kept.append(there_writer)
+                await asyncio.gather(pipe(reader, there_writer), pipe(there_reader, writer))
+
+
+async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+            await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize("trouble", ["accept and drop", "say nothing"])
+async def test_an_attempt_that_fails_halfway_is_followed_by_another(connect, broker: Broker, trouble: str):
+    gate = Gate(broker)
+    server = await asyncio.start_server(gate, "127.0.0.1", 0)
+    there = BrokerAddress.parse(broker.url)
+    credentials = f"{there.username}:{there.password}@" if there.username else ""
+    url = f"mqtt://{credentials}127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with connect("edge-1") as edge:
+        tasks = edge.subscribe(topics.TASK, node="edge-1")
+        await tasks.active.wait()
+        # No subscription of its own: nothing but the connection itself can tell that it is gone.
+        async with connect("car-1", url=url, timeout_s=0.3, keepalive_s=600) as car:
+            gate.next_ones = [trouble] * 3
+            drop_connection(car)
+            await until(lambda: not gate.next_ones)
+            car.post(topics.TASK, task("t-1"), node="edge-1")
+            assert (await anext(tasks)).body.task_id == "t-1"
+            # A broker that wakes up late must not find an old attempt still open, which would take over the new.
+            await until(lambda: gate.hung_up == (3 if trouble == "say nothing" else 0))
+    server.close()
 
 
 async def test_a_full_outbox_says_so_and_states_still_fit(own_broker: Broker):
