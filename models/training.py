@@ -8,7 +8,6 @@ folder's card. The schedule runs by CPU time of this process, so that a busy mac
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import resource
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..bus.errors import ConfigurationError
 from ..datasets.phrases import words
@@ -33,6 +32,7 @@ from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_
 from .calibration import calibrate, collect_votes
 from .checkpoints import CARD_FILE, quiet_transformers
 from .exits import Exits, new_heads
+from .learning import Learner, learn, mean
 from .model_card import make_card
 from .scoring import score
 from .training_data import CLASS_SETS, QuestionWriter, Scenes, augmented, render_scenes, to_pixels
@@ -133,7 +133,7 @@ class Training:
             parameters=sum(parameter.numel() for parameter in self._model.parameters()),
             options=asdict(options),
             steps={name: len(losses) for name, losses in self.losses.items()},
-            last_losses={name: round(_mean(losses[-100:]), 4) for name, losses in self.losses.items()},
+            last_losses={name: round(mean(losses[-100:]), 4) for name, losses in self.losses.items()},
             cpu_minutes=self.cpu_minutes,
             scores=self._score(folder),
         )
@@ -156,20 +156,20 @@ class Training:
         exits = list(self._exit_heads.parameters())
         vision_minutes = options.cpu_minutes * options.vision_share
 
-        def look(indices: list[int]) -> Tensor:
-            return self._look(scenes, indices)[1]
-
-        def answer(indices: list[int]) -> Tensor:
-            return self._answer(scenes, indices)
-
         self._model.train()
-        self._phase("learning to see", vision_minutes, [(auxiliary, options.vision_learning_rate)], len(scenes), look)
+        self._phase(
+            "learning to see",
+            vision_minutes,
+            [Learner(auxiliary, options.vision_learning_rate)],
+            len(scenes),
+            lambda indices: self._look(scenes, indices)[1],
+        )
         self._phase(
             "learning to answer",
             options.cpu_minutes - vision_minutes,
-            [([*auxiliary, *text], options.learning_rate), (exits, options.exit_learning_rate)],
+            [Learner([*auxiliary, *text], options.learning_rate), Learner(exits, options.exit_learning_rate)],
             len(scenes),
-            answer,
+            lambda indices: self._answer(scenes, indices),
         )
 
     def _look(self, scenes: Scenes, indices: list[int]) -> tuple[Tensor, Tensor]:
@@ -194,38 +194,23 @@ class Training:
         self,
         name: str,
         minutes: float,
-        learners: list[tuple[list[nn.Parameter], float]],
+        learners: list[Learner],
         scene_count: int,
         loss_of: Callable[[list[int]], Tensor],
     ) -> None:
-        """Optimise until the CPU time is spent. learners: parameters with their peak learning rates."""
         options = self.options
-        groups = []
-        for parameters, learning_rate in learners:
-            matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-            vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-            groups.append({"params": matrices, "peak": learning_rate, "weight_decay": options.weight_decay})
-            groups.append({"params": vectors, "peak": learning_rate, "weight_decay": 0.0})
-        learning = [parameter for parameters, _ in learners for parameter in parameters]
-        optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
-        batches = _batches(scene_count, options.batch_size, self._shuffle)
-        losses = self.losses[name] = []
-        started_s = time.process_time()
         with self._stage(name, minutes * 60) as advance:
-            spent_s = 0.0
-            while spent_s < minutes * 60:
-                warm_up = min(1.0, (len(losses) + 1) / options.warm_up_steps)
-                for group in optimiser.param_groups:
-                    group["lr"] = group["peak"] * warm_up * schedule(spent_s / (minutes * 60))
-                loss = loss_of(next(batches))
-                loss.backward()
-                nn.utils.clip_grad_norm_(learning, 1.0)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                losses.append(loss.item())
-                now_s = time.process_time() - started_s
-                advance(now_s - spent_s, f"loss {_mean(losses[-50:]):.3f}")
-                spent_s = now_s
+            self.losses[name] = learn(
+                loss_of,
+                learners,
+                cpu_seconds=minutes * 60,
+                scene_count=scene_count,
+                batch_size=options.batch_size,
+                warm_up_steps=options.warm_up_steps,
+                weight_decay=options.weight_decay,
+                shuffle=self._shuffle,
+                advance=advance,
+            )
 
     def _save(self, folder: Path, held_out: Scenes) -> None:
         with self._stage("calibrating the exits", 1):
@@ -272,24 +257,6 @@ class _Advance:
         self.progress.update(self.task, advance=amount, note=note)
 
 
-def schedule(spent_share: float) -> float:
-    """The learning rate as a share of its peak: flat for 30% of the time, then a cosine down to 5%."""
-    flat = 0.3
-    if spent_share < flat:
-        return 1.0
-    angle = math.pi * min(1.0, (spent_share - flat) / (1 - flat))
-    return 0.05 + 0.95 * (1 + math.cos(angle)) / 2
-
-
-def _batches(count: int, size: int, rng: random.Random) -> Iterator[list[int]]:
-    """Random batches without end, every scene once before any comes again; the smaller last batch is left out."""
-    order = list(range(count))
-    while True:
-        rng.shuffle(order)
-        for start in range(0, max(1, count - size + 1), size):
-            yield order[start : start + size]
-
-
 @contextmanager
 def _folder_in_the_making(out: Path) -> Iterator[Path]:
     """A folder beside `out` that becomes `out` when all went well, and vanishes when it did not."""
@@ -312,7 +279,3 @@ def _cpu_seconds() -> float:
     """CPU time of this process and of the worker processes that have ended."""
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + workers.ru_utime + workers.ru_stime
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

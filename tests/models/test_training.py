@@ -19,8 +19,9 @@ from roadside.datasets.renderer import OBJECT_NAMES, ObjectBox
 from roadside.datasets.samples import make_sample
 from roadside.models import training
 from roadside.models.answering import Question, edge_answerer
+from roadside.models.learning import random_batches, schedule
 from roadside.models.prompt_encoder import PromptReader
-from roadside.models.training import Training, TrainingOptions, schedule, train_vlm
+from roadside.models.training import Training, TrainingOptions, train_vlm
 from roadside.models.training_data import (
     CLASS_SETS,
     QuestionWriter,
@@ -180,6 +181,14 @@ def test_the_schedule_is_flat_then_falls() -> None:
     assert shares[:30] == [1.0] * 30
     assert shares == sorted(shares, reverse=True)
     assert shares[-1] == pytest.approx(0.05)
+
+
+def test_every_scene_is_seen_once_before_any_comes_again() -> None:
+    batches = random_batches(12, 4, random.Random(0))
+    rounds = [[next(batches) for _ in range(3)] for _ in range(2)]
+    for batches_of_round in rounds:
+        assert sorted(index for batch in batches_of_round for index in batch) == list(range(12))
+    assert rounds[0] != rounds[1]
 
 
 def test_an_interrupted_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
