@@ -329,12 +329,13 @@ def log_make(
 def log_show(
     log: Annotated[Path | None, typer.Argument(help="Folder of a log [default: the bundled one]")] = None,
     png: Annotated[Path, typer.Option(help="Picture to write.")] = Path("contact-sheet.png"),
+    clips: Annotated[int, typer.Option(min=1, help="How many clips, from the first on.")] = 12,
 ) -> None:
     """Draw a contact sheet: each clip's frames with time, telemetry and ground truth."""
     from .datasets.contact_sheet import contact_sheet
     from .datasets.drivelog import DriveLog, bundled_log_path
 
-    contact_sheet(DriveLog.open(log or bundled_log_path()), png)
+    contact_sheet(DriveLog.open(log or bundled_log_path()), png, clips=clips)
     typer.echo(f"wrote {png}")
 
 

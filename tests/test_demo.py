@@ -45,14 +45,19 @@ def demo(broker: Broker | None, tmp_path: Path, *arguments: str) -> tuple[dict[s
 
 
 def test_the_demo_keeps_its_contract_while_others_listen(broker, tmp_path):
-    listener = subprocess.Popen(
-        [sys.executable, EXAMPLE, broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    listeners = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for command in (
+            [sys.executable, EXAMPLE, broker.url],
+            [*ROADSIDE, "watch", "--broker", broker.url, "--explain"],
+        )
+    ]
     try:
         summary, outcomes = demo(broker, tmp_path, "--duration", "10", "--rate", "2", "--seed", "7")
     finally:
-        listener.terminate()
-        heard, _ = listener.communicate(timeout=20)
+        for listener in listeners:
+            listener.terminate()
+        heard, watched = (listener.communicate(timeout=20)[0] for listener in listeners)
     for key, inner in SUMMARY_KEYS.items():
         assert key in summary
         assert inner is None or inner <= summary[key].keys()
@@ -69,6 +74,9 @@ def test_the_demo_keeps_its_contract_while_others_listen(broker, tmp_path):
     answers = [outcome.text for outcome in outcomes if outcome.state == "result" and outcome.place != "vehicle"]
     assert answers
     assert all(answer in heard for answer in answers[:5])
+    # `watch` tells every ending with the reason for its place, and which nodes come and go.
+    assert watched.count("greedy-utility chose") == len(outcomes)
+    assert "cloud-1  has left" in watched
 
 
 @pytest.mark.parametrize("place", ["vehicle", "edge", "cloud"])
