@@ -243,6 +243,21 @@ def test_an_unknown_name_never_reaches_for_the_network(name: str, monkeypatch: p
         checkpoints.load(name)
 
 
+def test_loading_a_folder_is_silent_and_offline(tiny_folder: Path) -> None:
+    """In a fresh process, where nothing has silenced the libraries yet."""
+    code = (
+        "import socket, sys\n"
+        "def refuse(*_): raise AssertionError('a folder needs no network')\n"
+        "socket.socket.connect = refuse\n"
+        "from roadside.models.answering import edge_answerer\n"
+        "edge_answerer(sys.argv[1])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(tiny_folder)], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_hub_id_without_a_network_is_a_model_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real code path up to the library's own refusal to go online."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
