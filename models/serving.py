@@ -103,7 +103,8 @@ class TaskServer:
             for task in background:
                 task.cancel()
         self._worker.shutdown()
-        await self._bus.publish(topics.NODE_STATE, self._state(alive=False), node=self._name)
+        # Posted, not awaited: closing the bus sends what waits, and gives up where the broker is gone.
+        self._bus.post(topics.NODE_STATE, self._state(alive=False), node=self._name)
 
     async def _warm_up(self) -> None:
         """Answer one question of each kind before announcing, so that the first estimate is a measured one."""

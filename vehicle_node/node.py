@@ -105,7 +105,8 @@ class Vehicle:
             for task in background:
                 task.cancel()
         self._replay.close()
-        await self._bus.publish(topics.VEHICLE_STATE, self._state(alive=False), vehicle=self._name)
+        # Posted, not awaited: closing the bus sends what waits, and gives up where the broker is gone.
+        self._bus.post(topics.VEHICLE_STATE, self._state(alive=False), vehicle=self._name)
 
     async def _drive(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Create the scheduled tasks; returns when the schedule is over or the vehicle is told to stop."""

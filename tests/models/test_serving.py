@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from roadside.bus import topics
+from roadside.bus.broker import Broker
 from roadside.bus.errors import MessageRefused
 from roadside.bus.messages import Accepted, NodeState, Place, Rejected, Result, Task
 from roadside.bus.transport import Bus
@@ -185,6 +186,13 @@ async def test_it_finishes_what_it_has_accepted_and_says_goodbye(best_broker, fl
         retained = (await asyncio.wait_for(anext(states), 20)).body
     assert not retained.alive
     assert retained.counters["answered"] == 1
+
+
+async def test_it_stops_also_when_the_broker_is_gone(fleet):
+    async with Broker() as broker, serving(broker.url, fleet, HeldAnswerer()) as client:
+        await client.send("a")
+        await client.result()
+        await broker.stop()
 
 
 async def test_load_and_service_times_are_announced(best_broker, fleet):
