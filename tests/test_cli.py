@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
 VERBS = ("demo", "broker", "vehicle", "edge", "cloud", "record", "watch", "report", "log", "ask", "train", "bench")
@@ -115,6 +117,18 @@ def test_an_unreadable_log(tmp_path):
     assert "log" in refused("demo", "--log", str(tmp_path / "log"), cwd=tmp_path)
     assert not (tmp_path / "runs").exists(), "nothing is begun that cannot work"
     assert "log" in refused("log", "info", str(tmp_path / "none"))
+
+
+def test_the_log_verbs_make_count_and_show_a_log(tmp_path):
+    log = tmp_path / "log"
+    assert roadside("log", "make", str(log), "--seed", "3", "--count", "1").returncode == 0
+    counted = json.loads(roadside("log", "info", str(log), "--json").stdout)
+    assert (counted["rows"], counted["videos"], counted["blank_rows"]) == (1, 1, 0)
+    assert counted["segments"]["complete"] > 2
+    sheet = tmp_path / "sheet.png"
+    assert roadside("log", "show", str(log), "--png", str(sheet)).returncode == 0
+    assert Image.open(sheet).width > 1000
+    assert "not empty" in refused("log", "make", str(log))
 
 
 def test_an_unknown_policy_or_place(tmp_path):
