@@ -62,7 +62,7 @@ def load(model: str | Path | None = None) -> Checkpoint:
         if not (folder / "config.json").is_file():
             raise ModelError(
                 "this installation has no bundled model; "
-                "train one with `roadside train vlm --out DIR` and name it with `--model DIR`"
+                "train one with `roadside train vlm DIR` and name it with `--model DIR`"
             )
         return _load_folder(folder)
     if Path(model).is_dir():
