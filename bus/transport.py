@@ -230,6 +230,9 @@ class Bus:
             try:
                 async with connected(self._new_client()) as client:
                     await self._subscribe_everything(client)
+                    if self._closing:
+                        # Python 3.11's wait_for, inside aiomqtt, forgets a cancellation that comes with its result.
+                        return
                     connected_at_s = time.monotonic()
                     self.counters["reconnects"] += ever_connected
                     ever_connected = True

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import aiomqtt
 import pytest
@@ -486,6 +487,24 @@ async def test_an_attempt_that_fails_halfway_is_followed_by_another(connect, bro
             # A broker that wakes up late must not find an old attempt still open, which would take over the new.
             await until(lambda: gate.hung_up == (3 if trouble == "say nothing" else 0))
     server.close()
+
+
+async def test_closing_at_the_moment_of_a_reconnection_ends(connect, monkeypatch):
+    """The cancellation meets the attempt between the broker's answer and the next step of the supervisor."""
+    stopping: list[asyncio.Task[None]] = []
+    accepted = aiomqtt.Client._on_connect
+
+    def accepted_while_closing(client: aiomqtt.Client, *arguments: Any) -> None:
+        accepted(client, *arguments)
+        stopping.append(asyncio.create_task(car._stop()))
+
+    async with connect("car-1") as car:
+        monkeypatch.setattr(aiomqtt.Client, "_on_connect", accepted_while_closing)
+        drop_connection(car)
+        await until(lambda: stopping)
+        async with asyncio.timeout(PATIENCE_S):
+            await stopping[0]
+        assert not car.connected.is_set()
 
 
 async def test_a_full_outbox_says_so_and_states_still_fit(own_broker: Broker):
