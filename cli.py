@@ -431,6 +431,8 @@ def _print_bench(result: dict[str, Any], as_json: bool) -> None:
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console().print(table)
+    for name in result.keys() - {"bench", "machine", "settings", "rows", "ratios"}:
+        typer.echo(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in result[name].items()))
 
 
 if __name__ == "__main__":

@@ -173,7 +173,8 @@ def examples_table(outcomes: Iterable[Outcome]) -> Table:
         column.justify, column.overflow = "left", "fold"
     for outcome in outcomes:
         truth = outcome.truth
-        log_says = f"{truth.action} {truth.justification}" if truth else _NOTHING
+        # BDD-X's annotators often end the action with a full stop, and go on with the reason.
+        log_says = f"{truth.action.rstrip('. ')} {truth.justification}" if truth else _NOTHING
         table.add_row(f"{outcome.node}\n{outcome.kind}", outcome.text, log_says, verdict(outcome) or "not asked")
     return table
 
