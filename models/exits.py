@@ -78,7 +78,7 @@ def load_exits(folder: Path, hidden_size: int, vocabulary: int) -> Exits:
         raise ModelError(
             f"{folder / SETTINGS_FILE} must name two exit layers in rising order, and a threshold for each"
         )
-    return Exits(layers, heads.eval(), thresholds)
+    return Exits(layers, heads.eval().requires_grad_(False), thresholds)
 
 
 def exits_from_final_head(head: nn.Module, layer_count: int) -> Exits:

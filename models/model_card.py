@@ -45,7 +45,7 @@ def make_card(
         "last_losses": last_losses,
         "cpu_minutes": cpu_minutes,
         "machine": {
-            "platform": platform.platform(),
+            "platform": f"{platform.system()} {platform.machine()}",
             "processor": _processor_name(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
