@@ -366,7 +366,10 @@ def train_vlm(
     """Train the small vision-language model on rendered scenes, with its early exits, and score it."""
     from .models.training import train_vlm as train
 
-    train(out, cpu_minutes=cpu_minutes, seed=seed, quick=quick)
+    card = train(out, cpu_minutes=cpu_minutes, seed=seed, quick=quick)
+    for name, scores in card["scores"].items():
+        typer.echo(f"{name}: " + ", ".join(f"{what} {share:.1%}" for what, share in scores.items()))
+    typer.echo(f"wrote {out}; try: roadside demo --model {out}")
 
 
 @bench_verbs.command("footprint", epilog="Example:  roadside bench footprint --json")
