@@ -32,6 +32,9 @@ app.add_typer(log_verbs, name="log")
 app.add_typer(train_verbs, name="train")
 app.add_typer(bench_verbs, name="bench")
 
+# Of the places that messages can name, those that a node of today announces.
+_SERVED_PLACES = ("vehicle", "edge", "cloud")
+
 # What the base install leaves out, by the extra that brings it.
 _EXTRA_OF = {
     "torch": "edge",
@@ -183,7 +186,7 @@ def vehicle(
         "log": log,
         "journal": journal,
         "policy": "static" if place and not policy else policy,
-        "place": place,
+        "place": _place(place),
         "seed": seed,
         "speed": speed,
         "rate_hz": rate_hz,
@@ -401,10 +404,8 @@ def _run_process(name: str, main: Callable[[Any], Coroutine[Any, Any, None]], ex
 
 
 def _place(place: str | None) -> Any:
-    from .bus.messages import PLACES
-
-    if place is not None and place not in PLACES:
-        raise ConfigurationError(f"no place {place!r}; there are {', '.join(PLACES)}")
+    if place is not None and place not in _SERVED_PLACES:
+        raise ConfigurationError(f"nobody answers at {place!r}; there are {', '.join(_SERVED_PLACES)}")
     return place
 
 

@@ -77,7 +77,7 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         fleet = await stack.enter_async_context(Fleet(run))
         common = ("--broker", broker_url, "--fleet", _FLEET)
 
-        progress.update(status, description=f"starting {len(edges)} edges and {len(clouds)} clouds ({broker_kind})")
+        progress.update(status, description=f"starting the nodes ({broker_kind})")
         await fleet.start("recorder", "record", str(run.path), *common)
         model = ("--model", options.model) if options.model else ()
         for name in edges:

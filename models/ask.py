@@ -12,6 +12,8 @@ from ..bus.kinds import EXPLAIN
 from .answering import cloud_answerer, edge_answerer
 from .questions import Question
 
+# Whatever is asked, an answer is a sentence or two.
+_MAX_TOKENS = 64
 _ANSWERERS = {"edge": edge_answerer, "cloud": cloud_answerer}
 
 
@@ -31,7 +33,7 @@ def ask_once(
         raise ConfigurationError(f"cannot read {image} ({error.strerror}); give a JPEG or PNG file") from None
     answerer = _ANSWERERS[place](model)
     try:
-        answer = answerer.answer(Question(prompt or EXPLAIN.prompt, (frame,), signals))
+        answer = answerer.answer(Question(prompt or EXPLAIN.prompt, (frame,), signals, max_tokens=_MAX_TOKENS))
     except MessageRefused as refusal:
         raise ConfigurationError(f"{image} is not an image that can be asked about ({refusal})") from None
     return {

@@ -16,8 +16,6 @@ from .questions import Answerer, Question
 from .training_data import to_jpeg
 
 JPEG_QUALITY = 85
-# The longest right answer, a description, has some 30 words.
-MAX_TOKENS = 40
 
 
 class Tally:
@@ -61,7 +59,7 @@ def score(folder: Path, samples: Iterable[Sample], advance: Callable[[int], None
 def _judge(tally: Tally, answerer: Answerer, kind_name: str, sample: Sample, jpeg: bytes) -> tuple[str, ...]:
     """Ask one question and count what was right; returns who made the answer's tokens."""
     kind = KINDS[kind_name]
-    answer = answerer.answer(Question(kind.prompt, (jpeg,), sample.telemetry, max_tokens=MAX_TOKENS))
+    answer = answerer.answer(Question(kind.prompt, (jpeg,), sample.telemetry, max_tokens=kind.max_tokens))
     said, facts = parse(answer.text), sample.facts
     right = {
         "action": said.action == facts.action,

@@ -141,6 +141,7 @@ def test_the_log_verbs_make_count_and_show_a_log(tmp_path):
 def test_an_unknown_policy_or_place(tmp_path):
     assert "greedy-utility" in refused("demo", "--policy", "gredy", cwd=tmp_path)
     assert "cloud" in refused("demo", "--place", "moon", cwd=tmp_path)
+    assert "cloud" in refused("vehicle", "--place", "moon", cwd=tmp_path)
 
 
 def test_a_folder_that_is_no_run(tmp_path):

@@ -71,6 +71,7 @@ class TaskRun:
             remaining_ms=self.remaining_ms(now_s),
             qos_floor=self.kind.qos_floor,
             place=self.place,
+            max_tokens=self.kind.max_tokens,
         )
 
     def is_current(self, node: str, attempt: int) -> bool:
