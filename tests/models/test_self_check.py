@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +123,16 @@ def test_a_decoder_that_wants_more_than_embeddings_is_refused(tiny_recipe: Recip
         boundary(inputs_embeds=torch.zeros(1, 2, 32), deepstack_visual_embeds=[torch.zeros(1)])
     with pytest.raises(SplitError, match="several axes"):
         boundary(inputs_embeds=torch.zeros(1, 2, 32), position_ids=torch.zeros(3, 1, 2))
+
+
+def test_a_node_does_not_start_with_a_model_that_fails(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """From a real folder, through the command line: one line, no traceback, no node."""
+    model, processor = make("granite", tiny_recipe, embedding_multiplier=12.0)
+    processor.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    edge = [sys.executable, "-P", "-m", "roadside.cli", "edge", "--model", str(tmp_path)]
+    done = subprocess.run(edge, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("roadside: ")
+    assert "do not reproduce it" in line
