@@ -90,6 +90,3 @@ class Fleet:
         except TimeoutError:
             process.kill()
             await process.wait()
-
-    def pid(self, name: str) -> int:
-        return self._processes[name].pid

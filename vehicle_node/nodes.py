@@ -69,6 +69,3 @@ class NodeTable:
             )
             for name, node in self._nodes.items()
         ]
-
-    def alive(self) -> list[str]:
-        return [name for name, node in self._nodes.items() if node.state.alive]
