@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from roadside.bus.errors import SplitError
 from roadside.models.stages import Stage, decoder_of, final_head, split_decoder
@@ -74,6 +74,7 @@ def test_stages_answer_as_the_whole_model_generates(family: str, exit_layers: tu
 
 
 @settings(max_examples=40, deadline=None)
+@example(chunks=[(2, True), (1, False), (1, False), (2, False), (5, False), (5, True), (1, False)], seed=82)
 @given(chunks=st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=8), seed=st.integers(0, 99))
 def test_a_lagging_stage_catches_up_to_the_same_states(chunks: list[tuple[int, bool]], seed: int) -> None:
     """However inputs are grouped and whenever the stage runs, its outputs are those of one uninterrupted pass."""
@@ -95,7 +96,10 @@ def test_a_lagging_stage_catches_up_to_the_same_states(chunks: list[tuple[int, b
         outputs.append(lagging.catch_up())
 
     assert lagging.positions_run == inputs.shape[1]
-    torch.testing.assert_close(torch.cat(outputs, dim=1), expected, rtol=1e-4, atol=1e-5)
+    # Against the states' own scale: float32 rounds a residual sum by its large terms, also where the sum is near zero.
+    # The worst of 1,500 random groupings was 1.7e-6.
+    error = float((torch.cat(outputs, dim=1) - expected).abs().max() / expected.abs().max())
+    assert error <= 1e-5
 
 
 def test_sessions_of_one_stage_do_not_see_each_other() -> None:
