@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .bus.defaults import BROKER_VARIABLE, DEFAULT_BROKER, DEFAULT_FLEET
 from .bus.errors import ConfigurationError, RoadsideError
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ _EXTRA_OF = {
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; messages go to stderr.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")]
-BrokerUrl = Annotated[str | None, typer.Option("--broker", help="mqtt://[user:password@]host[:port]")]
+BrokerUrl = Annotated[
+    str | None, typer.Option("--broker", envvar=BROKER_VARIABLE, help="mqtt://[user:password@]host[:port]")
+]
 FleetName = Annotated[str | None, typer.Option("--fleet", help="Name of the fleet; fleets on one broker do not meet.")]
 NodeName = Annotated[str | None, typer.Option("--name", help="Name of this process on the bus.")]
 Model = Annotated[
@@ -185,7 +188,7 @@ def vehicle(
         "fleet": fleet,
         "log": log,
         "journal": journal,
-        "policy": "static" if place and not policy else policy,
+        "policy": policy,
         "place": _place(place),
         "seed": seed,
         "speed": speed,
@@ -231,8 +234,8 @@ def cloud(
 @app.command(epilog="Example:  roadside record runs/today --broker mqtt://10.0.0.5:1883")
 def record(
     run: Annotated[Path, typer.Argument(help="Folder of the run; made where it does not exist.")],
-    broker: BrokerUrl = "mqtt://127.0.0.1:1883",
-    fleet: FleetName = "demo",
+    broker: BrokerUrl = None,
+    fleet: FleetName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Write what happens in a fleet into a run's ledger, until stopped."""
@@ -248,7 +251,7 @@ def record(
         directory = RunDirectory.open(run)
 
     async def serve(stop: Any) -> None:
-        async with Bus(url=broker or "", fleet=fleet or "", name="recorder") as bus:
+        async with Bus(url=broker or DEFAULT_BROKER, fleet=fleet or DEFAULT_FLEET, name="recorder") as bus:
             await record_run(bus, directory, stop)
         if own:
             directory.finish()
@@ -258,15 +261,15 @@ def record(
 
 @app.command(epilog="Example:  roadside watch --broker mqtt://127.0.0.1:1883 --explain")
 def watch(
-    broker: BrokerUrl = "mqtt://127.0.0.1:1883",
-    fleet: FleetName = "demo",
+    broker: BrokerUrl = None,
+    fleet: FleetName = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also show what the policy saw, and why.")] = False,
 ) -> None:
     """Print a line for every answer and every change of a node, until stopped."""
     from .qos.watch import watch as watch_fleet
 
     async def serve(stop: Any) -> None:
-        await watch_fleet(broker or "", fleet or "", explain=explain, show=typer.echo, stop=stop)
+        await watch_fleet(broker or DEFAULT_BROKER, fleet or DEFAULT_FLEET, explain=explain, show=typer.echo, stop=stop)
 
     _run_process("watch", serve, False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +46,17 @@ class DemoOptions:
     seed: int = 0
     run: Path | None = None
 
-    def names(self, role: str, count: int) -> list[str]:
-        return [f"{role}-{number}" for number in range(1, count + 1)]
-
 
 async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) -> tuple[RunDirectory, dict[str, Any]]:
     """Run the fleet until its vehicles have finished, or `stop` is set; returns the run and its summary.
 
     Nothing is started before log and policy are known to be usable.
     """
-    drive = DriveLog.open(options.log or bundled_log_path())
-    policy = "static" if options.place else options.policy
-    make_policy(policy, PolicyOptions(place=options.place))
-    vehicles = options.names("vehicle", options.vehicles)
-    edges = options.names("edge", options.edges)
-    clouds = options.names("cloud", options.clouds)
+    log_s = DriveLog.open(options.log or bundled_log_path()).duration_s
+    policy = make_policy(options.policy, PolicyOptions(place=options.place)).name
+    vehicles = _names("vehicle", options.vehicles)
+    nodes = dict.fromkeys(_names("edge", options.edges), "edge")
+    nodes |= dict.fromkeys(_names("cloud", options.clouds), "cloud")
     planned = sum(
         1
         for name in vehicles
@@ -74,27 +70,24 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         status = progress.add_task("starting the broker", total=None)
         broker_url, broker_kind = await _broker(options, run, stack)
         run.note_broker(broker_kind)
-        fleet = await stack.enter_async_context(Fleet(run))
-        common = ("--broker", broker_url, "--fleet", _FLEET)
+        fleet = await stack.enter_async_context(Fleet(run, broker_url))
 
         progress.update(status, description=f"starting the nodes ({broker_kind})")
-        await fleet.start("recorder", "record", str(run.path), *common)
+        await fleet.start("recorder", "record", str(run.path), "--fleet", _FLEET)
         model = ("--model", options.model) if options.model else ()
-        for name in edges:
-            await fleet.start(name, "edge", "--name", name, *common, *model)
-        for name in clouds:
-            await fleet.start(name, "cloud", "--name", name, *common, *model)
-        await fleet.ready(["recorder", *edges, *clouds], timeout_s=_START_TIMEOUT_S)
+        for name, role in nodes.items():
+            await fleet.start(name, role, "--name", name, "--fleet", _FLEET, *model)
+        await fleet.ready(["recorder", *nodes], timeout_s=_START_TIMEOUT_S)
 
         bus = await stack.enter_async_context(Bus(url=broker_url, fleet=_FLEET, name="demo"))
         outcomes = bus.subscribe(topics.OUTCOME, limit=1024)
         showing = asyncio.create_task(_show(outcomes, progress, status))
         stack.callback(showing.cancel)
         progress.update(status, description="driving", total=planned)
-        total_s = sum(clip.duration_s for clip in drive.clips)
         for number, name in enumerate(vehicles):
             flags = {
                 "name": name,
+                "fleet": _FLEET,
                 "journal": run.journal_path(name),
                 "policy": policy,
                 "place": options.place,
@@ -104,13 +97,13 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
                 "duration": options.duration_s,
                 "log": options.log,
                 # Spread over the log, so that a fleet sees more of it than one vehicle would.
-                "start": number * total_s / len(vehicles),
+                "start": number * log_s / len(vehicles),
             }
             words = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
-            await fleet.start(name, "vehicle", *words, *common)
-        await _vehicles_finished(fleet, vehicles, [*edges, *clouds, "recorder"], stop)
+            await fleet.start(name, "vehicle", *words)
+        await _vehicles_finished(fleet, vehicles, [*nodes, "recorder"], stop)
         progress.update(status, description="collecting")
-        await fleet.stop([*edges, *clouds])
+        await fleet.stop(nodes)
         await fleet.stop(["recorder"])
     run.finish()
     summary = summarise(run)
@@ -159,6 +152,9 @@ def _progress(console: Console) -> Progress:
     )
 
 
+def _names(role: str, count: int) -> list[str]:
+    return [f"{role}-{number}" for number in range(1, count + 1)]
+
+
 def _plain(options: DemoOptions) -> dict[str, Any]:
-    values = {name: getattr(options, name) for name in options.__dataclass_fields__}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}

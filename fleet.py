@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from types import TracebackType
 
+from .bus.defaults import BROKER_VARIABLE
 from .bus.errors import FleetError
 from .bus.process import READY
 from .qos.run import RunDirectory
@@ -21,10 +22,14 @@ _DRAIN_S = 10.0
 
 
 class Fleet:
-    """run: where the processes' log files go. Use as an async context manager: leaving it stops them all."""
+    """run: where the processes' log files go; broker_url: the broker that they all use.
 
-    def __init__(self, run: RunDirectory) -> None:
+    Use as an async context manager: leaving it stops them all.
+    """
+
+    def __init__(self, run: RunDirectory, broker_url: str) -> None:
         self._run = run
+        self._broker_url = broker_url
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     async def __aenter__(self) -> Fleet:
@@ -38,6 +43,8 @@ class Fleet:
     async def start(self, name: str, *arguments: str) -> None:
         """Run `roadside ARGUMENTS` as a process called `name`."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        # Not as an argument: the URL may hold a password, and arguments are there for every user of the machine.
+        environment[BROKER_VARIABLE] = self._broker_url
         with self._run.log_path(name).open("wb") as log:
             # -P keeps the working directory off sys.path: a folder called `datasets` there would shadow a library.
             # A session of its own keeps Ctrl-C from reaching it twice: this process passes the stop on.

@@ -10,11 +10,23 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .defaults import DEFAULT_BROKER, DEFAULT_FLEET
 from .errors import ConfigurationError
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every process's configuration; its fields are the keys of the TOML file."""
+
+
+class MemberConfiguration(Configuration, frozen=True, kw_only=True):
+    """What every member of a fleet has.
+
+    name: of this process on the bus. broker: mqtt://[user:password@]host[:port].
+    """
+
+    name: str
+    broker: str = DEFAULT_BROKER
+    fleet: str = DEFAULT_FLEET
 
 
 C = TypeVar("C", bound=Configuration)

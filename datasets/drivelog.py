@@ -68,6 +68,11 @@ class DriveLog:
             )
         return clips
 
+    @cached_property
+    def duration_s(self) -> float:
+        """Seconds of all clips together. Raises LogError where a video cannot be read."""
+        return sum(clip.duration_s for clip in self.clips)
+
     def summary(self) -> dict[str, Any]:
         """What `roadside log info` prints; needs no video.
 
@@ -102,7 +107,12 @@ class Clip:
     @cached_property
     def duration_s(self) -> float:
         """Seconds of video. Raises LogError where the video cannot be read."""
-        return self._open_decoder().duration_s
+        if self._decoder is not None:
+            return self._decoder.duration_s
+        duration_s = self._open_decoder().duration_s
+        # A log may hold thousands of videos: none stays open for having been asked its length.
+        self.close()
+        return duration_s
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:

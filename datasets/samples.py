@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..bus.kinds import TaskKind
 from .drives import make_drive
+from .jpeg import encode_jpeg
 from .phrases import ACTIONS, COMBINATIONS, JUSTIFICATIONS, SIDES, VEHICLES, ExtraFact, SceneFacts, sentence
 from .receiver import readings_of
 from .renderer import ObjectBox, Renderer
@@ -137,6 +138,4 @@ def _labels_of(facts: SceneFacts, boxes: tuple[ObjectBox, ...]) -> Labels:
 
 def _through_jpeg(image: Image.Image, *, quality: int) -> Image.Image:
     """Vehicles send JPEG frames out of compressed videos; a model must not meet their traces for the first time."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
+    return Image.open(io.BytesIO(encode_jpeg(image, quality))).convert("RGB")

@@ -95,13 +95,14 @@ def _load_folder(folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model's folder: it has no config.json")
     model, processor = _load_pretrained(str(folder), local_files_only=True)
+    card = _card(folder)
     return Checkpoint(
-        name=_card(folder).get("name", folder.resolve().name),
+        name=card.get("name", folder.resolve().name),
         digest=_digest(folder),
         model=model,
         processor=processor,
         exits=_exits(model, folder),
-        card=_card(folder),
+        card=card,
     )
 
 

@@ -6,10 +6,10 @@ import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from ..bus.kinds import KINDS
+from ..bus.machine import processor_name
 from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED
 
 LIMITS = (
@@ -46,7 +46,7 @@ def make_card(
         "cpu_minutes": cpu_minutes,
         "machine": {
             "platform": f"{platform.system()} {platform.machine()}",
-            "processor": _processor_name(),
+            "processor": processor_name(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "torch": version("torch"),
@@ -56,12 +56,3 @@ def make_card(
         "quality": {place: {kind: scores[place][kind] for kind in KINDS} for place in ("edge", "cloud")},
         "limits": LIMITS,
     }
-
-
-def _processor_name() -> str:
-    """The processor as the system names it, or the architecture where it does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

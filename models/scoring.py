@@ -9,11 +9,11 @@ from pathlib import Path
 from PIL import Image
 
 from ..bus.kinds import EXPLAIN, KINDS
+from ..datasets.jpeg import encode_jpeg
 from ..datasets.phrases import parse
 from ..datasets.samples import Sample
 from .answering import cloud_answerer, edge_answerer
 from .questions import Answerer, Question
-from .training_data import to_jpeg
 
 JPEG_QUALITY = 85
 
@@ -44,13 +44,13 @@ def score(folder: Path, samples: Iterable[Sample], advance: Callable[[int], None
     tallies = {name: Tally() for name in (*voices, "blank-image")}
     first_exit = Tally()
     for sample in samples:
-        jpeg = to_jpeg(sample.image, JPEG_QUALITY)
+        jpeg = encode_jpeg(sample.image, JPEG_QUALITY)
         for name, answerer in voices.items():
             for kind in KINDS:
                 made_by = _judge(tallies[name], answerer, kind, sample, jpeg)
                 for speaker in made_by if name == "edge" else ():
                     first_exit.count("share", speaker == "exit1")
-        black = to_jpeg(Image.new("RGB", sample.image.size), JPEG_QUALITY)
+        black = encode_jpeg(Image.new("RGB", sample.image.size), JPEG_QUALITY)
         _judge(tallies["blank-image"], voices["cloud"], EXPLAIN.name, sample, black)
         advance(1)
     return {name: tally.rates() for name, tally in tallies.items()} | {"exit1-share": first_exit.rates()}

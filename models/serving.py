@@ -17,7 +17,7 @@ import structlog
 from msgspec import Meta
 
 from ..bus import topics
-from ..bus.configuration import Configuration
+from ..bus.configuration import MemberConfiguration
 from ..bus.errors import MessageRefused
 from ..bus.kinds import KINDS
 from ..bus.messages import Accepted, NodeState, Rejected, Result, Role, Task, Timing
@@ -30,19 +30,15 @@ from .questions import Answer, Answerer, Question, never
 log = structlog.get_logger()
 
 
-class NodeConfiguration(Configuration, frozen=True, kw_only=True):
+class NodeConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     """What edge and cloud nodes have in common: the keys of their TOML files and the flags of their verbs.
 
-    broker: mqtt://[user:password@]host[:port].
     model: None for the bundled one, a folder, or a Hugging Face id.
     queue_limit: accepted tasks that may wait; more are refused with reason "full".
     slot_power_w: electric power of the busy slot; a task's energy is modelled as power times inference time.
     heartbeat_s: seconds between two reports of the node's state.
     """
 
-    name: str
-    broker: str = "mqtt://127.0.0.1:1883"
-    fleet: str = "demo"
     model: str | None = None
     queue_limit: Annotated[int, Meta(ge=1, le=10_000)] = 16
     slot_power_w: Annotated[float, Meta(ge=0)] = 50.0

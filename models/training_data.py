@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import random
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..bus.kinds import KINDS, TaskKind
+from ..datasets.jpeg import encode_jpeg
 from ..datasets.phrases import (
     ACTIONS,
     EXTRA_FACTS,
@@ -84,7 +84,7 @@ def render_scenes(
     facts: list[SceneFacts] = []
     rng = random.Random(first_seed)
     for index, sample in enumerate(make_samples(first_seed, count, processes)):
-        jpeg = to_jpeg(sample.image, rng.randint(*JPEG_QUALITIES))
+        jpeg = encode_jpeg(sample.image, rng.randint(*JPEG_QUALITIES))
         frames[index] = np.asarray(open_image(jpeg).resize((side, side), Image.Resampling.BILINEAR))
         classes[index] = class_indices(sample.facts)
         objects[index] = objects_by_patch(sample.labels.boxes, sample.image.size, recipe)
@@ -92,12 +92,6 @@ def render_scenes(
         facts.append(sample.facts)
         advance(1)
     return Scenes(frames, telemetry, facts, classes, objects)
-
-
-def to_jpeg(image: Image.Image, quality: int) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return file.getvalue()
 
 
 def class_indices(facts: SceneFacts) -> list[int]:

@@ -76,7 +76,12 @@ def policy_names() -> list[str]:
 
 
 def make_policy(name: str, options: PolicyOptions) -> Policy:
-    """Build a policy by its registered name; ConfigurationError names the ones that exist."""
+    """Build a policy by its registered name; ConfigurationError names the ones that exist.
+
+    A place in the options means that everything goes there, whatever the name: that is `static`.
+    """
+    if options.place is not None:
+        name = "static"
     try:
         factory = _FACTORIES[name]
     except KeyError:

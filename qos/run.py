@@ -24,6 +24,7 @@ import msgspec
 import psutil
 
 from ..bus.errors import RunError
+from ..bus.machine import processor_name
 
 MANIFEST_VERSION = 1
 
@@ -213,17 +214,8 @@ def _commit() -> str | None:
 def _machine() -> Machine:
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(psutil.cpu_count() or 1)
     return Machine(
-        cpu=_cpu_name(),
+        cpu=processor_name(),
         cores=len(usable),
         memory_bytes=psutil.virtual_memory().total,
         platform=platform.platform(),
     )
-
-
-def _cpu_name() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

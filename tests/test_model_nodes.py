@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 
 import pytest
 from roadside.bus import topics
@@ -11,6 +10,7 @@ from roadside.bus.kinds import EXPLAIN
 from roadside.bus.messages import Result, Task
 from roadside.bus.transport import Bus
 from roadside.cloud_node import node as cloud_node
+from roadside.datasets.jpeg import encode_jpeg
 from roadside.datasets.samples import make_sample
 from roadside.edge_node import node as edge_node
 from roadside.models.answering import cloud_answerer, edge_answerer
@@ -21,14 +21,12 @@ FIRST_SEED = 4_200_000
 
 def task(number: int, *, exit_thresholds: tuple[float, ...] = ()) -> Task:
     sample = make_sample(FIRST_SEED + number)
-    picture = io.BytesIO()
-    sample.image.save(picture, "JPEG", quality=85)
     return Task(
         task_id=f"task-{number}-{len(exit_thresholds)}-{sum(exit_thresholds):.0f}",
         attempt=1,
         kind=EXPLAIN.name,
         prompt=EXPLAIN.prompt,
-        frames=(picture.getvalue(),),
+        frames=(encode_jpeg(sample.image, 85),),
         telemetry=sample.telemetry,
         deadline_ms=60_000.0,
         remaining_ms=60_000.0,

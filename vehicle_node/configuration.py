@@ -6,13 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ..bus.configuration import Configuration
+from ..bus.configuration import MemberConfiguration
 from ..bus.messages import Place
 
 
-class VehicleConfiguration(Configuration, frozen=True, kw_only=True):
-    """broker: mqtt://[user:password@]host[:port].
-    log: folder of a driving log; None: the bundled rendered log.
+class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
+    """log: folder of a driving log; None: the bundled rendered log.
     journal: SQLite file of the vehicle's own record of its tasks.
     speed: log seconds per second. rate_hz: mean tasks per second (Poisson arrivals, seeded).
     start_s: where in the log the replay begins. duration_s: for how long tasks are created.
@@ -21,8 +20,6 @@ class VehicleConfiguration(Configuration, frozen=True, kw_only=True):
     """
 
     name: str = "vehicle-1"
-    broker: str = "mqtt://127.0.0.1:1883"
-    fleet: str = "demo"
     log: str | None = None
     journal: str = "vehicle-1.sqlite"
     policy: str = "greedy-utility"

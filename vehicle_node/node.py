@@ -81,7 +81,10 @@ class Vehicle:
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self._health = Health()
-        self._started_s = time.monotonic()
+        # What a policy needs to know of the own place never changes. The narrator never names a reason, and every
+        # kind asks for one: it has no quality to state.
+        own_place = NodeState(node=self._name, role="vehicle", alive=True, places=("vehicle",), model="narrator")
+        self._own_view = NodeView(state=own_place, age_ms=0.0, unreported=0, network_ms=0.0)
         self.counters: Counter[str] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -110,7 +113,7 @@ class Vehicle:
 
     async def _drive(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Create the scheduled tasks; returns when the schedule is over or the vehicle is told to stop."""
-        self._started_s = time.monotonic()
+        started_s = time.monotonic()
         schedule = arrivals(
             seed=self._configuration.seed,
             vehicle=self._name,
@@ -119,7 +122,7 @@ class Vehicle:
         )
         creating: set[asyncio.Task[None]] = set()
         for number, arrival in enumerate(schedule, start=1):
-            await _or_stopped(asyncio.sleep(self._started_s + arrival.at_s - time.monotonic()), stop)
+            await _or_stopped(asyncio.sleep(started_s + arrival.at_s - time.monotonic()), stop)
             if stop.is_set():
                 break
             # A restarted vehicle goes on in the same journal, so its tasks need ids of their own.
@@ -161,7 +164,7 @@ class Vehicle:
             return
         now_s = time.monotonic()
         facts = task.facts(now_s)
-        views = [self._own_view(), *self._nodes.views(now_s, refused_by=frozenset(task.refused_by))]
+        views = [self._own_view, *self._nodes.views(now_s, refused_by=frozenset(task.refused_by))]
         candidates = build_candidates(facts, views, self._utility, silent_after_ms=self._configuration.silent_after_ms)
         decision = self._guard.decide(facts, candidates)
         chosen = decision.candidates[decision.chosen]
@@ -270,9 +273,6 @@ class Vehicle:
         if not self._open:
             self._all_ended.set()
 
-    def _own_view(self) -> NodeView:
-        return NodeView(state=self._state(alive=True), age_ms=0.0, unreported=0, network_ms=0.0)
-
     async def _heartbeat(self) -> None:
         while True:
             self._bus.post(topics.VEHICLE_STATE, self._state(alive=True), vehicle=self._name)
@@ -285,8 +285,6 @@ class Vehicle:
             alive=alive,
             places=("vehicle",),
             model="narrator",
-            # The narrator never names a reason, and every kind asks for one.
-            quality={},
             uptime_s=self._health.uptime_s,
             event_loop_lag_ms=self._health.event_loop_lag_ms,
             memory_bytes=self._health.memory_bytes,

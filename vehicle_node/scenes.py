@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..datasets.drivelog import Clip, DriveLog, Segment
+from ..datasets.jpeg import encode_jpeg
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class LogReplay:
         self._start_s = start_s
         self._speed = speed
         self._jpeg_quality = jpeg_quality
-        self._total_s = sum(_duration_s(clip) for clip in self._clips)
+        self._total_s = log.duration_s
         self._camera = ThreadPoolExecutor(1, thread_name_prefix="camera")
         self._playing: Clip | None = None
 
@@ -59,13 +59,5 @@ class LogReplay:
         if self._playing is not None and self._playing is not clip:
             self._playing.close()
         self._playing = clip
-        picture = io.BytesIO()
-        clip.frame(moment_s).save(picture, "JPEG", quality=self._jpeg_quality)
-        return Scene(clip.name, moment_s, picture.getvalue(), clip.telemetry(moment_s), clip.truth(moment_s))
-
-
-def _duration_s(clip: Clip) -> float:
-    """A log may hold thousands of videos: none stays open for having been asked its length."""
-    duration_s = clip.duration_s
-    clip.close()
-    return duration_s
+        jpeg = encode_jpeg(clip.frame(moment_s), self._jpeg_quality)
+        return Scene(clip.name, moment_s, jpeg, clip.telemetry(moment_s), clip.truth(moment_s))

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.progress import Progress
 from roadside.bus.errors import ConfigurationError
 from roadside.bus.kinds import KINDS
+from roadside.datasets.jpeg import encode_jpeg
 from roadside.datasets.phrases import parse, telemetry_text, words
 from roadside.datasets.renderer import OBJECT_NAMES, ObjectBox
 from roadside.datasets.samples import make_sample
@@ -29,7 +30,6 @@ from roadside.models.training_data import (
     class_indices,
     objects_by_patch,
     render_scenes,
-    to_jpeg,
     to_pixels,
 )
 from roadside.models.training_losses import read, see
@@ -91,7 +91,7 @@ def test_training_prompts_are_serving_prompts(frame: bytes) -> None:
 
 def test_training_pixels_are_serving_pixels() -> None:
     recipe = Recipe()
-    jpeg = to_jpeg(make_sample(SEED).image, 80)
+    jpeg = encode_jpeg(make_sample(SEED).image, 80)
     reader = PromptReader(build_processor(recipe, words()))
     served = reader.read(Question(KINDS["explain"].prompt, (jpeg,)))["pixel_values"][0]
 

@@ -1,0 +1,6 @@
+"""Where the members of a fleet meet when nobody says otherwise. Imports nothing, so that `--help` may name it."""
+
+DEFAULT_BROKER = "mqtt://127.0.0.1:1883"
+DEFAULT_FLEET = "demo"
+# The environment variable in which a process finds its broker's URL when no flag says it.
+BROKER_VARIABLE = "ROADSIDE_BROKER"
