@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from .bus import topics
 from .bus.broker import Broker
-from .bus.messages import Place
+from .bus.places import Place
 from .bus.transport import Bus, Subscription
 from .datasets.drivelog import DriveLog, bundled_log_path
 from .fleet import Fleet

@@ -15,6 +15,9 @@ from typing import Annotated, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from .places import Place
+from .tensors import TensorPayload
+
 SCHEMA_VERSION = 1
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
@@ -24,11 +27,9 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Jpeg = Annotated[bytes, Meta(min_length=4, max_length=4 * 1024 * 1024)]
 
 Role = Literal["vehicle", "edge", "cloud"]
-Place = Literal["vehicle", "edge", "edge+cloud", "cloud"]
 TaskState = Literal["result", "fallback", "expired", "rejected"]
 EnergyMethod = Literal["measured", "modelled"]
-
-PLACES: tuple[Place, ...] = ("vehicle", "edge", "edge+cloud", "cloud")
+NackReason = Literal["missing", "unknown-session", "conflict", "too-large", "too-late"]
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,21 +44,21 @@ class Load(Part, frozen=True):
     """How busy a node is, as it sees itself at the moment of sending.
 
     wait_ms: how long a task that arrived now would wait before its inference starts.
-    service_ms: recent mean inference time by task kind, queueing excluded.
+    service_ms: by place and task kind, recent mean time from the start of inference to the answer.
     """
 
     queued: Count
     running: Count
     slots: Count
     wait_ms: float
-    service_ms: Annotated[dict[Label, float], Meta(max_length=32)]
+    service_ms: Annotated[dict[Place, Annotated[dict[Label, float], Meta(max_length=32)]], Meta(max_length=4)]
 
 
 class NodeState(Message, frozen=True, tag="NodeState"):
     """Retained self-portrait of a node; with `alive=False` also its last will.
 
-    places: where a task sent to this node may be realised.
-    quality: success rate by (task kind), measured on held-out scenes with this node's model.
+    places: where a task sent to this node may be realised; an edge offers `edge+cloud` while it has a cloud to ask.
+    quality: success rate by place and task kind, measured on held-out scenes with this node's model.
     slot_power_w: electric power of one busy inference slot, for the energy model.
     """
 
@@ -68,7 +69,9 @@ class NodeState(Message, frozen=True, tag="NodeState"):
     model: Label = ""
     model_hash: Label = ""
     load: Load | None = None
-    quality: Annotated[dict[Label, float], Meta(max_length=32)] = msgspec.field(default_factory=dict)
+    quality: Annotated[dict[Place, Annotated[dict[Label, float], Meta(max_length=32)]], Meta(max_length=4)] = (
+        msgspec.field(default_factory=dict)
+    )
     slot_power_w: float = 0.0
     uptime_s: float = 0.0
     event_loop_lag_ms: float = 0.0
@@ -118,11 +121,34 @@ class Rejected(Message, frozen=True, tag="Rejected"):
 
 
 class Timing(Part, frozen=True):
-    """Where an answer's time went on the node, in milliseconds."""
+    """Where an answer's time went on the node, in milliseconds.
+
+    inference_ms: the node's own computing; context_ms: waiting for another tier's part of the answer.
+    """
 
     queue_ms: float = 0.0
     inference_ms: float = 0.0
     context_ms: float = 0.0
+
+
+class ContextUse(Part, frozen=True):
+    """What an answer that edge and cloud made together cost between them.
+
+    positions: of the sequence, whose hidden states went up; each counts once, however often it was sent.
+    payload_bytes_up: those positions times hidden_size times two bytes of float16; bytes_up: all that was sent to the
+        cloud for this answer, with headers, requests and repetitions.
+    cloud_requests: tokens that the cloud was asked for. resent_positions: sent again after a Nack.
+    ended_alone: the cloud fell silent, and the edge said the rest by itself.
+    """
+
+    cloud: Name
+    positions: Count
+    hidden_size: Count
+    payload_bytes_up: Count
+    bytes_up: Count
+    cloud_requests: Count
+    resent_positions: Count = 0
+    ended_alone: bool = False
 
 
 class Result(Message, frozen=True, tag="Result"):
@@ -130,6 +156,7 @@ class Result(Message, frozen=True, tag="Result"):
 
     made_by: for each token who made it: "exit1", "exit2", ... or "full"; empty where no model spoke.
     place: where the answer was realised, which may differ from where it was asked for.
+    context: of an answer at `edge+cloud`, final ones only.
     """
 
     task_id: Name
@@ -145,6 +172,7 @@ class Result(Message, frozen=True, tag="Result"):
     energy_j: float
     energy_method: EnergyMethod
     load: Load
+    context: ContextUse | None = None
 
 
 class Candidate(Part, frozen=True):
@@ -191,6 +219,7 @@ class Outcome(Message, frozen=True, tag="Outcome"):
     place: the place that made the visible answer; requested: the place that the policy chose first.
     latency_ms: creation to final visible answer, on the vehicle's monotonic clock; first_answer_ms: to the first.
     network_ms: round trip less what the node reports; queue, inference and context as in `Timing`.
+    decision: None where the vehicle was down at the deadline and only its journal remembers the task.
     """
 
     task_id: Name
@@ -214,9 +243,108 @@ class Outcome(Message, frozen=True, tag="Outcome"):
     energy_method: EnergyMethod
     clip: Label
     moment_s: float
-    decision: Decision
+    decision: Decision | None
     made_by: Annotated[tuple[Label, ...], Meta(max_length=4096)] = ()
     truth: Truth | None = None
+    context: ContextUse | None = None
+
+
+class Frame(Message, frozen=True, tag="Frame"):
+    """What a vehicle saw, sampled for people and recorders; never an input of a decision.
+
+    task_id: of the task that was made of this scene, where there is one.
+    """
+
+    clip: Label
+    moment_s: float
+    jpeg: Jpeg
+    telemetry: Annotated[dict[Label, float], Meta(max_length=64)]
+    task_id: Name | None = None
+
+
+class LeaseRequest(Message, frozen=True, tag="LeaseRequest"):
+    """An edge introduces itself to a cloud. The two must hold the same model, cut at the same layer.
+
+    first_exit_layer: the hidden states that will come are the residual stream after so many layers.
+    """
+
+    model_hash: Label
+    first_exit_layer: Count
+    hidden_size: Count
+
+
+class Lease(Message, frozen=True, tag="Lease"):
+    """The cloud's consent: sessions of this edge may be called `{lease}.{number}`, each number used once.
+
+    lease: random and made by the cloud, void when either process ends; nobody else's session can be guessed from it.
+    session_ttl_ms: a session that is silent for so long is forgotten.
+    """
+
+    lease: Name
+    session_ttl_ms: float
+
+
+class LeaseRefused(Message, frozen=True, tag="LeaseRefused"):
+    """The cloud will not collaborate with this edge, and why."""
+
+    reason: Label
+
+
+class ContextChunk(Message, frozen=True, tag="ContextChunk"):
+    """Hidden states of consecutive positions, each sent once and without waiting (CE-CoLLM, section III-B).
+
+    rollback: how often the session's sequence has been cut back so far; chunks of an earlier count are stale.
+    hidden: [positions, hidden_size], the first row being that of `position`.
+    """
+
+    session: Name
+    rollback: Count
+    position: Count
+    hidden: TensorPayload
+
+
+class CloseContext(Message, frozen=True, tag="CloseContext"):
+    """The answer is complete; the cloud may forget the session at once."""
+
+    session: Name
+
+
+class InferRequest(Message, frozen=True, tag="InferRequest"):
+    """Ask for the token after `up_to` positions. Sent again it is answered again, not computed again."""
+
+    session: Name
+    rollback: Count
+    up_to: Annotated[int, Meta(ge=1, le=2**20)]
+    remaining_ms: Annotated[float, Meta(gt=0, le=600_000)]
+
+
+class TokenReply(Message, frozen=True, tag="TokenReply"):
+    """The whole model's token after `up_to` positions; confidence: its softmax probability."""
+
+    session: Name
+    rollback: Count
+    up_to: Count
+    token: Count
+    confidence: float
+    queue_ms: float
+    compute_ms: float
+    energy_j: float
+
+
+class Nack(Message, frozen=True, tag="Nack"):
+    """The cloud cannot answer a request as things are.
+
+    missing: positions [first, end) have not arrived and are to be sent again.
+    unknown-session: forgotten (time, memory, restart) or never known; all of it is to be sent again in a new session.
+    conflict: a position came twice with different content; too-large: more than the cloud keeps for one session;
+    too-late: the request's time was over. These end the collaboration on this answer.
+    """
+
+    session: Name
+    rollback: Count
+    reason: NackReason
+    first: Count = 0
+    end: Count = 0
 
 
 Body = TypeVar("Body", bound=Message)

@@ -10,16 +10,16 @@ import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from msgspec import Meta
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from .errors import MessageRefused
-from .messages import Part
 
 TensorType = Literal["float32", "float16"]
 
 FLOAT16_LARGEST = 65504.0
 MAX_DIMENSIONS = 4
+MAX_TENSOR_BYTES = 4 * 1024 * 1024
 
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 # A float is NaN or infinite where all bits of its exponent are set. Looking at the bits is 10 times as fast as
@@ -27,13 +27,13 @@ _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.d
 _EXPONENT_BITS: dict[int, np.unsignedinteger[Any]] = {4: np.uint32(0x7F800000), 2: np.uint16(0x7C00)}
 
 
-class TensorPayload(Part, frozen=True):
+class TensorPayload(Struct, frozen=True, forbid_unknown_fields=True):
     """A dense tensor in C order. data: shape's product times 4 (float32) or 2 (float16) bytes, little-endian."""
 
     dtype: TensorType
     shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=2**24)], ...], Meta(min_length=1, max_length=MAX_DIMENSIONS)]
     # Decoded without a copy: a view into the message that it came in.
-    data: memoryview
+    data: Annotated[memoryview, Meta(max_length=MAX_TENSOR_BYTES)]
 
 
 def pack(array: NDArray[np.floating[Any]], dtype: TensorType) -> TensorPayload:

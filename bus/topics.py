@@ -12,7 +12,24 @@ from functools import cached_property
 from typing import Literal
 
 from .errors import ConfigurationError
-from .messages import Accepted, Message, NodeState, Outcome, Rejected, Result, Task
+from .messages import (
+    Accepted,
+    CloseContext,
+    ContextChunk,
+    Frame,
+    InferRequest,
+    Lease,
+    LeaseRefused,
+    LeaseRequest,
+    Message,
+    Nack,
+    NodeState,
+    Outcome,
+    Rejected,
+    Result,
+    Task,
+    TokenReply,
+)
 
 PREFIX = "roadside/v1"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -101,7 +118,28 @@ TASK = Topic(
     "A node's inbox.",
 )  # fmt: skip
 
-TOPICS: tuple[Topic, ...] = (VEHICLE_STATE, ACK, RESULT, OUTCOME, NODE_STATE, TASK)
+FRAME = Topic(
+    "frame", "vehicle/{vehicle}/frame", (Frame,), "vehicle", 0, False, "drop-oldest",
+    "What a vehicle saw, sampled, for people.",
+)  # fmt: skip
+# What follows runs between an edge and its cloud while an answer is being made. QoS 0: what is lost is asked for again
+# by a Nack or a repeated request, or the edge goes on alone; nothing of it is worth keeping for a later connection.
+CONTEXT = Topic(
+    "context", "node/{node}/context/{edge}", (LeaseRequest, ContextChunk, CloseContext), "edge", 0, False, "refuse",
+    "An edge's hidden states on their way up (CE-CoLLM's first API).",
+)  # fmt: skip
+INFER = Topic(
+    "infer", "node/{node}/infer/{edge}", (InferRequest,), "edge", 0, False, "refuse",
+    "An edge asks the cloud for one token (CE-CoLLM's second API).",
+)  # fmt: skip
+TOKEN = Topic(
+    "token", "node/{edge}/token/{node}", (Lease, LeaseRefused, TokenReply, Nack), "node", 0, False, "refuse",
+    "A cloud's answers to an edge.",
+)  # fmt: skip
+
+TOPICS: tuple[Topic, ...] = (
+    VEHICLE_STATE, FRAME, ACK, RESULT, OUTCOME, NODE_STATE, TASK, CONTEXT, INFER, TOKEN,
+)  # fmt: skip
 
 
 def topic_of(address: str) -> tuple[Topic, dict[str, str]] | None:

@@ -59,7 +59,7 @@ class Bus:
     outbox_limit: how many messages may wait for an absent broker before OutboxFull.
 
     boot_id names this life of the process; `connected` is set while the connection stands. `counters` counts:
-    published, received, unwanted, reconnects, refused.<reason>, dropped.<topic>, overflow.<topic>.
+    published, received, unwanted, reconnects, refused.<reason>, dropped.<topic>, overflow.<topic>, unsent.<topic>.
 
     Raises ConfigurationError for an unusable url or name; entering raises BrokerError where the first connection
     fails.
@@ -154,6 +154,12 @@ class Bus:
         if names.setdefault(topic.sender, self.name) != self.name:
             raise ValueError(f"{self.name} cannot send as {names[topic.sender]}: receivers would refuse it")
         address = topic.address(self.fleet, **names)
+        if topic.qos == 0 and self._client is None:
+            # At most once means now or never: kept for the next connection it would be stale.
+            self.counters[f"unsent.{topic.name}"] += 1
+            for waiter in waiters:
+                waiter.set_result(None)
+            return
         self._outbox.put(Outgoing(topic, address, self._encoded(body, next(self._sequence)), waiters))
         self._send_waiting()
 

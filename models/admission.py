@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from ..bus.messages import Load, Result, Task
+from ..bus.places import Place
 
 _REMEMBERED_JOBS = 1024
 _SMOOTHING = 0.2
@@ -28,17 +29,21 @@ class Job:
 
 @dataclass(slots=True)
 class ServiceTimes:
-    """Exponentially smoothed inference time by task kind, in milliseconds."""
+    """Exponentially smoothed time from the start of inference to the answer, by place and kind, in milliseconds."""
 
-    by_kind: dict[str, float] = field(default_factory=dict)
+    by_place: dict[Place, dict[str, float]] = field(default_factory=dict)
 
-    def observe(self, kind: str, inference_ms: float) -> None:
-        before = self.by_kind.get(kind, inference_ms)
-        self.by_kind[kind] = before + _SMOOTHING * (inference_ms - before)
+    def observe(self, place: Place, kind: str, service_ms: float) -> None:
+        by_kind = self.by_place.setdefault(place, {})
+        before = by_kind.get(kind, service_ms)
+        by_kind[kind] = before + _SMOOTHING * (service_ms - before)
 
-    def expected_ms(self, kind: str) -> float:
-        """For a kind never seen, that of the slowest known one: admission errs on the side of refusing."""
-        return self.by_kind.get(kind, max(self.by_kind.values(), default=0.0))
+    def expected_ms(self, place: Place, kind: str) -> float:
+        """For what was never seen, that of the slowest known: admission errs on the side of refusing."""
+        known = self.by_place.get(place, {})
+        if kind in known:
+            return known[kind]
+        return max((each for by_kind in self.by_place.values() for each in by_kind.values()), default=0.0)
 
 
 class AdmissionQueue:
@@ -69,7 +74,7 @@ class AdmissionQueue:
             return "stopping"
         if len(self._waiting) >= self._limit:
             return "full"
-        if self.wait_ms(now_s) + self.service.expected_ms(task.kind) > task.remaining_ms:
+        if self.wait_ms(now_s) + self.service.expected_ms(task.place, task.kind) > task.remaining_ms:
             return "deadline"
         job = Job(vehicle, task, now_s)
         self._waiting.append(job)
@@ -90,15 +95,15 @@ class AdmissionQueue:
         """Free the slot; inference_ms is None where nothing was computed to the end."""
         assert self.running is not None
         if inference_ms is not None:
-            self.service.observe(self.running.task.kind, inference_ms)
+            self.service.observe(self.running.task.place, self.running.task.kind, inference_ms)
         self.running = None
 
     def wait_ms(self, now_s: float) -> float:
         """How long a task that arrived now would wait: the rest of the running one, and all that wait before it."""
-        ahead_ms = sum(self.service.expected_ms(job.task.kind) for job in self._waiting)
+        ahead_ms = sum(self.service.expected_ms(job.task.place, job.task.kind) for job in self._waiting)
         if self.running is not None:
             spent_ms = (now_s - self.running.started_s) * 1000
-            ahead_ms += max(0.0, self.service.expected_ms(self.running.task.kind) - spent_ms)
+            ahead_ms += max(0.0, self.service.expected_ms(self.running.task.place, self.running.task.kind) - spent_ms)
         return ahead_ms
 
     def load(self, now_s: float) -> Load:
@@ -107,5 +112,5 @@ class AdmissionQueue:
             running=int(self.running is not None),
             slots=1,
             wait_ms=self.wait_ms(now_s),
-            service_ms=dict(self.service.by_kind),
+            service_ms={place: dict(by_kind) for place, by_kind in self.service.by_place.items()},
         )

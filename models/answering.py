@@ -11,7 +11,7 @@ from torch import nn
 
 from ..bus.errors import ModelError
 from ..bus.kinds import EXPLAIN
-from ..bus.messages import Place
+from ..bus.places import Place
 from . import checkpoints
 from .exits import Exits, thresholds_for
 from .images import colour_card_jpeg

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..bus.messages import Place
+from ..bus.places import Place
 
 
 @dataclass(frozen=True, slots=True)

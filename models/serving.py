@@ -109,7 +109,7 @@ class TaskServer:
             await self._compute(question, never)  # the first pass pays for lazy initialisation
             started_s = time.monotonic()
             await self._compute(question, never)
-            self._queue.service.observe(kind.name, (time.monotonic() - started_s) * 1000)
+            self._queue.service.observe(self._answerer.place, kind.name, (time.monotonic() - started_s) * 1000)
 
     async def _receive(self, inbox: Subscription) -> None:
         async for received in inbox:
@@ -221,7 +221,7 @@ class TaskServer:
             model=self._answerer.model,
             model_hash=self._answerer.model_hash,
             load=self._queue.load(time.monotonic()),
-            quality=self._answerer.quality,
+            quality={self._answerer.place: self._answerer.quality},
             slot_power_w=self._slot_power_w,
             uptime_s=self._health.uptime_s,
             event_loop_lag_ms=self._health.event_loop_lag_ms,

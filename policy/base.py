@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..bus.errors import ConfigurationError
-from ..bus.messages import Candidate, Outcome, Place
+from ..bus.messages import Candidate, Outcome
+from ..bus.places import Place
 from .candidates import TaskFacts
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..bus.messages import PLACES, Candidate, NodeState, Place
+from ..bus.messages import Candidate, NodeState
+from ..bus.places import PLACES, Place
 from .utility import UtilityModel
 
 FEATURES = (
@@ -72,11 +73,11 @@ def build_candidates(
 def _row(task: TaskFacts, view: NodeView, place: Place, utility: UtilityModel, silent_after_ms: float) -> Candidate:
     state, load = view.state, view.state.load
     own_place = place == "vehicle"
-    quality = state.quality.get(task.kind, 0.0)
+    quality = state.quality.get(place, {}).get(task.kind, 0.0)
     network_ms = 0.0 if own_place else view.network_ms
     service_ms = wait_ms = 0.0
     if load is not None:
-        service_ms = load.service_ms.get(task.kind, 0.0)
+        service_ms = load.service_ms.get(place, {}).get(task.kind, 0.0)
         # The reported queue has been worked off since the report, and our own tasks have joined it.
         wait_ms = max(0.0, load.wait_ms - view.age_ms) + view.unreported * service_ms / max(1, load.slots)
     latency_ms = network_ms + wait_ms + service_ms

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..bus.errors import ConfigurationError
-from ..bus.messages import Candidate, Outcome, Place
+from ..bus.messages import Candidate, Outcome
+from ..bus.places import Place
 from .base import Choice, PolicyOptions, register
 from .candidates import TaskFacts
 

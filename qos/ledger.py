@@ -16,22 +16,24 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import msgspec
 
-from ..bus.messages import Decision, Outcome, Role, Timing, Truth
+from ..bus.messages import ContextUse, Decision, Outcome, Part, Role, Timing, Truth
 from .database import DatabaseKind, explained, open_for_reading
 from .run import RunDirectory
 
 # "redelivered": the same message again, as MQTT and a resending vehicle may do it. "contradicting": a second, different
 # ending of the same task, which must never happen.
+_Part = TypeVar("_Part", bound=Part)
+
 Repeat = Literal["", "redelivered", "contradicting"]
 
 LEDGER = DatabaseKind(
     what="ledger",
     application_id=0x52534C47,  # "RSLG"
-    schema_version=1,
+    schema_version=2,
     schema="""
     CREATE TABLE outcomes (
         id INTEGER PRIMARY KEY,
@@ -67,7 +69,8 @@ LEDGER = DatabaseKind(
         action_correct INTEGER,
         justification_correct INTEGER,
         made_by TEXT NOT NULL,   -- JSON
-        decision TEXT NOT NULL   -- JSON
+        decision TEXT,           -- JSON
+        context TEXT             -- JSON
     );
     CREATE UNIQUE INDEX one_ending ON outcomes (vehicle, task_id) WHERE repeat = '';
     CREATE TABLE answers (
@@ -251,9 +254,14 @@ def _outcome_of(row: sqlite3.Row) -> Outcome:
         **{**plain, "accepted": bool(plain["accepted"])},
         timing=Timing(**{column: row[column] for column in _TIMING_COLUMNS}),
         made_by=msgspec.json.decode(row["made_by"], type=tuple[str, ...]),
-        decision=msgspec.json.decode(row["decision"], type=Decision),
+        decision=_part(row["decision"], Decision),
         truth=truth,
+        context=_part(row["context"], ContextUse),
     )
+
+
+def _part(stored: str | None, kind: type[_Part]) -> _Part | None:
+    return None if stored is None else msgspec.json.decode(stored, type=kind)
 
 
 def _verdict(stored: int | None) -> bool | None:

@@ -110,7 +110,8 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
         "action_correct": truth.action_correct if truth else None,
         "justification_correct": truth.justification_correct if truth else None,
         "made_by": _json(outcome.made_by),
-        "decision": _json(outcome.decision),
+        "decision": None if outcome.decision is None else _json(outcome.decision),
+        "context": None if outcome.context is None else _json(outcome.context),
     }
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..bus.messages import PLACES, Outcome, TaskState
+from ..bus.messages import Outcome, TaskState
+from ..bus.places import PLACES
 from .journal import JournalEntry
 from .ledger import RecordedOutcome
 from .run import Manifest, RunDirectory
@@ -146,21 +147,26 @@ def placements(outcomes: Iterable[Outcome]) -> dict[str, int]:
 
 
 def context(outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """Of the answers that an edge and a cloud made together. Nodes do not tell yet how much context they upload."""
-    makers = [
-        maker
-        for outcome in outcomes
-        if outcome.state == "result" and outcome.place == "edge+cloud"
-        for maker in outcome.made_by
-    ]
+    """Of the answers that an edge and a cloud made together: what went up, and whose the tokens are.
+
+    "hidden_size" is 0 where nothing went up, and None where edges with models of different widths took part.
+    "ended_alone": answers that the edge had to finish by itself, because the cloud had fallen silent.
+    """
+    together = [outcome for outcome in outcomes if outcome.state == "result" and outcome.place == "edge+cloud"]
+    uses = [outcome.context for outcome in together if outcome.context is not None]
+    makers = [maker for outcome in together for maker in outcome.made_by]
+    widths = {use.hidden_size for use in uses}
     return {
-        "bytes_up": 0,
-        "payload_bytes_up": 0,
-        "positions": 0,
-        "hidden_size": 0,
-        "cloud_requests": 0,
+        "bytes_up": sum(use.bytes_up for use in uses),
+        "payload_bytes_up": sum(use.payload_bytes_up for use in uses),
+        "positions": sum(use.positions for use in uses),
+        "hidden_size": max(widths, default=0) if len(widths) <= 1 else None,
+        "cloud_requests": sum(use.cloud_requests for use in uses),
         "tokens": len(makers),
         "cloud_token_share": makers.count("full") / len(makers) if makers else 0.0,
+        "answers": len(together),
+        "resent_positions": sum(use.resent_positions for use in uses),
+        "ended_alone": sum(use.ended_alone for use in uses),
     }
 
 

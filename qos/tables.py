@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..bus.kinds import KINDS
-from ..bus.messages import PLACES, Outcome
+from ..bus.messages import Outcome
+from ..bus.places import PLACES
 from .ledger import NodeRecord
 from .report import VISIBLE, in_time, mean, percentile, qos
 from .run import RunDirectory

@@ -65,7 +65,7 @@ def outcome_line(vehicle: str, outcome: Outcome, *, explain: bool = False) -> st
         verdict(outcome),
     ]
     line = "  ".join(part for part in parts if part)
-    return f"{line}\n{explanation(outcome.decision)}" if explain else line
+    return f"{line}\n{explanation(outcome.decision)}" if explain and outcome.decision else line
 
 
 def ending(outcome: Outcome) -> str:

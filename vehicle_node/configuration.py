@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..bus.configuration import MemberConfiguration
-from ..bus.messages import Place
+from ..bus.places import Place
 
 
 class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):

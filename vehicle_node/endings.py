@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..bus.messages import EnergyMethod, Outcome, Place, Result, TaskState, Timing, Truth
+from ..bus.messages import ContextUse, EnergyMethod, Outcome, Result, TaskState, Timing, Truth
+from ..bus.places import Place
 from ..datasets.narrator import narrate
 from ..datasets.scoring import judge
 from .task_run import TaskRun
@@ -25,6 +26,7 @@ class Ending:
     energy_j: float = 0.0
     energy_method: EnergyMethod = "modelled"
     made_by: tuple[str, ...] = ()
+    context: ContextUse | None = None
 
 
 def answered(result: Result, node: str, *, network_ms: float, transmit_energy_j: float) -> Ending:
@@ -41,6 +43,7 @@ def answered(result: Result, node: str, *, network_ms: float, transmit_energy_j:
         energy_j=result.energy_j + transmit_energy_j,
         energy_method=result.energy_method,
         made_by=result.made_by,
+        context=result.context,
     )
 
 
@@ -78,6 +81,7 @@ def outcome_of(task: TaskRun, ending: Ending, *, latency_ms: float) -> Outcome:
         moment_s=task.scene.moment_s,
         decision=decision,
         made_by=ending.made_by,
+        context=ending.context,
         truth=_truth(task, ending.text),
     )
 

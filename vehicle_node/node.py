@@ -235,7 +235,9 @@ class Vehicle:
             self.counters["late_answers"] += 1
             self._fall_back(task, "no answer in time")
             return
-        network_ms = (now_s - task.sent_s) * 1000 - result.timing.queue_ms - result.timing.inference_ms
+        timing = result.timing
+        on_the_node_ms = timing.queue_ms + timing.inference_ms + timing.context_ms
+        network_ms = (now_s - task.sent_s) * 1000 - on_the_node_ms
         # An answer of an earlier attempt is as good; its network time is not known.
         network_ms = max(0.0, network_ms) if task.is_current(node, result.attempt) else 0.0
         if network_ms:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..bus.kinds import TaskKind
-from ..bus.messages import Decision, Place, Task
+from ..bus.messages import Decision, Task
+from ..bus.places import Place
 from ..policy.candidates import TaskFacts
 from .scenes import Scene
 

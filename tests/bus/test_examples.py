@@ -36,7 +36,7 @@ class Answer:
             timing=Timing(),
             energy_j=1.5,
             energy_method="modelled",
-            load=Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={"hazard": 12.5}),
+            load=Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={"edge": {"hazard": 12.5}}),
         )
 
 

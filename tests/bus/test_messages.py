@@ -41,6 +41,8 @@ def values(kind: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
             return st.from_regex(kind.pattern) if kind.pattern else st.text(max_size=min(kind.max_length or FEW, 12))
         case inspect.BytesType():
             return st.binary(min_size=kind.min_length or 0, max_size=64)
+        case inspect.MemoryViewType():
+            return st.binary(max_size=64).map(memoryview)
         case inspect.LiteralType():
             return st.sampled_from(kind.values)
         case inspect.VarTupleType():
@@ -105,7 +107,7 @@ def unbounded(kind: msgspec.inspect.Type, where: str) -> list[str]:
             return [where]
         case inspect.StrType():
             return [] if kind.pattern or kind.max_length else [where]
-        case inspect.BytesType():
+        case inspect.BytesType() | inspect.MemoryViewType():
             return [] if kind.max_length else [where]
         case inspect.VarTupleType():
             return ([] if kind.max_length else [where]) + unbounded(kind.item_type, f"{where}[]")
@@ -116,7 +118,7 @@ def unbounded(kind: msgspec.inspect.Type, where: str) -> list[str]:
             return [found for member in kind.types for found in unbounded(member, where)]
         case inspect.StructType():
             return [found for field in kind.fields for found in unbounded(field.type, f"{where}.{field.name}")]
-        case inspect.ListType() | inspect.SetType() | inspect.FrozenSetType() | inspect.MemoryViewType():
+        case inspect.ListType() | inspect.SetType() | inspect.FrozenSetType():
             return [where]
     return []
 

@@ -24,7 +24,7 @@ def task(task_id: str = "t-1", *, attempt: int = 1, remaining_ms: float = 1000.0
 
 def queue(*, limit: int = 4, service_ms: float = 100.0) -> AdmissionQueue:
     made = AdmissionQueue(limit=limit)
-    made.service.observe("explain", service_ms)
+    made.service.observe("edge", "explain", service_ms)
     return made
 
 
@@ -70,8 +70,8 @@ def test_the_wait_shrinks_while_the_running_task_runs():
 
 def test_a_kind_never_seen_is_taken_for_the_slowest():
     jobs = queue(service_ms=100.0)
-    jobs.service.observe("describe", 300.0)
-    assert jobs.service.expected_ms("something-new") == 300.0
+    jobs.service.observe("edge", "describe", 300.0)
+    assert jobs.service.expected_ms("edge", "something-new") == 300.0
 
 
 @given(st.lists(st.sampled_from(["admit", "start", "finish", "drop"]), max_size=200))

@@ -13,7 +13,8 @@ import pytest
 from roadside.bus import topics
 from roadside.bus.broker import Broker
 from roadside.bus.errors import MessageRefused
-from roadside.bus.messages import Accepted, NodeState, Place, Rejected, Result, Task
+from roadside.bus.messages import Accepted, NodeState, Rejected, Result, Task
+from roadside.bus.places import Place
 from roadside.bus.transport import Bus
 from roadside.models.questions import Answer, Question, never
 from roadside.models.serving import NodeConfiguration, TaskServer
@@ -200,7 +201,7 @@ async def test_load_and_service_times_are_announced(best_broker, fleet):
     async with serving(best_broker.url, fleet, answerer) as client:
         state = await client.state(lambda state: state.alive)
         assert state.load is not None
-        assert set(state.load.service_ms) == {"hazard", "explain", "describe"}
+        assert set(state.load.service_ms["edge"]) == {"hazard", "explain", "describe"}
         assert state.memory_bytes > 0
         answerer.free.clear()
         await client.send("a")

@@ -5,7 +5,8 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from roadside.bus.messages import Load, NodeState
+from roadside.bus.messages import Load, NodeState, Role
+from roadside.bus.places import Place
 from roadside.policy.candidates import FEATURES, NodeView, TaskFacts, build_candidates, utility_of
 from roadside.policy.utility import UtilityModel
 
@@ -16,7 +17,7 @@ EXPLAIN = TaskFacts(kind="explain", deadline_ms=2000, remaining_ms=1900, qos_flo
 def node_view(
     name: str = "edge-1",
     *,
-    place: str = "edge",
+    place: Place = "edge",
     quality: float = 0.9,
     wait_ms: float = 0.0,
     service_ms: float = 50.0,
@@ -25,14 +26,14 @@ def node_view(
     unreported: int = 0,
     refused: bool = False,
 ) -> NodeView:
-    role = "vehicle" if place == "vehicle" else place
+    role: Role = "edge" if place == "edge+cloud" else place
     state = NodeState(
         node=name,
-        role=role,  # pyright: ignore[reportArgumentType]
+        role=role,
         alive=alive,
-        places=(place,),  # pyright: ignore[reportArgumentType]
-        load=Load(queued=0, running=0, slots=1, wait_ms=wait_ms, service_ms={"explain": service_ms}),
-        quality={"explain": quality},
+        places=(place,),
+        load=Load(queued=0, running=0, slots=1, wait_ms=wait_ms, service_ms={place: {"explain": service_ms}}),
+        quality={place: {"explain": quality}},
         slot_power_w=50.0,
     )
     return NodeView(state=state, age_ms=age_ms, unreported=unreported, network_ms=10.0, refused=refused)

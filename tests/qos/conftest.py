@@ -52,7 +52,7 @@ _PLAIN_STATE = NodeState(
     alive=True,
     places=("edge",),
     model="small",
-    load=Load(queued=1, running=1, slots=1, wait_ms=40.0, service_ms={"explain": 30.0}),
+    load=Load(queued=1, running=1, slots=1, wait_ms=40.0, service_ms={"edge": {"explain": 30.0}}),
     uptime_s=5.0,
     event_loop_lag_ms=2.0,
     memory_bytes=400_000_000,

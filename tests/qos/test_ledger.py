@@ -18,7 +18,6 @@ from roadside.bus.messages import (
     EnergyMethod,
     NodeState,
     Outcome,
-    Place,
     Rejected,
     Result,
     Task,
@@ -26,6 +25,7 @@ from roadside.bus.messages import (
     Timing,
     Truth,
 )
+from roadside.bus.places import Place
 from roadside.qos.ledger import Ledger
 from roadside.qos.ledger_writer import LedgerWriter
 from roadside.qos.run import RunDirectory

@@ -5,7 +5,7 @@ from roadside.vehicle_node.nodes import NodeTable
 
 
 def load(wait_ms: float = 0.0) -> Load:
-    return Load(queued=0, running=0, slots=1, wait_ms=wait_ms, service_ms={"explain": 50.0})
+    return Load(queued=0, running=0, slots=1, wait_ms=wait_ms, service_ms={"edge": {"explain": 50.0}})
 
 
 def state(*, alive: bool = True, wait_ms: float = 0.0) -> NodeState:

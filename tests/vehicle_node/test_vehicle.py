@@ -23,7 +23,7 @@ from roadside.vehicle_node import node as vehicle_node
 from roadside.vehicle_node.configuration import VehicleConfiguration
 
 QUALITY = dict.fromkeys(KINDS, 0.9)
-LOAD = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms=dict.fromkeys(KINDS, 20.0))
+LOAD = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={"edge": dict.fromkeys(KINDS, 20.0)})
 
 Script = Callable[["ScriptedNode", str, Task], None]
 
@@ -40,7 +40,13 @@ class ScriptedNode:
 
     def state(self, *, alive: bool) -> NodeState:
         return NodeState(
-            node=self.name, role="edge", alive=alive, places=("edge",), load=self.load, quality=QUALITY, slot_power_w=50
+            node=self.name,
+            role="edge",
+            alive=alive,
+            places=("edge",),
+            load=self.load,
+            quality={"edge": QUALITY},
+            slot_power_w=50,
         )
 
     def accept(self, vehicle: str, task: Task) -> None:
@@ -137,6 +143,7 @@ async def test_answers_become_results_with_their_breakdown(best_broker, fleet, t
         assert outcome.accepted
         assert outcome.timing.inference_ms == 20.0
         assert outcome.energy_j > 1.0, "the upload costs something too"
+        assert outcome.decision is not None
         assert outcome.decision.policy == "greedy-utility"
         assert {row.node for row in outcome.decision.candidates} == {"vehicle-1", "edge-1"}
         assert outcome.truth is not None, "the bundled log has ground truth for every second"
@@ -161,7 +168,7 @@ async def test_a_refused_task_is_tried_elsewhere(best_broker, fleet, tmp_path):
         node.accept(vehicle, task)
         node.answer(vehicle, task)
 
-    slower = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms=dict.fromkeys(KINDS, 80.0))
+    slower = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={"edge": dict.fromkeys(KINDS, 80.0)})
     async with (
         scripted(best_broker, fleet, "edge-1", refuse) as first,
         scripted(best_broker, fleet, "edge-2", answer, slower) as second,
@@ -230,7 +237,7 @@ async def test_tasks_of_a_dying_node_move_on(best_broker, fleet, tmp_path):
         node.accept(vehicle, task)
         node.answer(vehicle, task)
 
-    slower = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms=dict.fromkeys(KINDS, 80.0))
+    slower = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={"edge": dict.fromkeys(KINDS, 80.0)})
     async with (
         scripted(best_broker, fleet, "edge-1", die) as first,
         scripted(best_broker, fleet, "edge-2", answer, slower),

@@ -1,0 +1,142 @@
+"""Verbs that run one process of a fleet each."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..bus.defaults import DEFAULT_BROKER, DEFAULT_FLEET
+from .options import (
+    BrokerUrl,
+    ConfigFile,
+    FleetName,
+    Model,
+    NodeName,
+    PlaceName,
+    PolicyName,
+    WithParent,
+    place_named,
+    run_node,
+    run_process,
+)
+
+verbs = typer.Typer()
+
+
+@verbs.command(epilog="Example:  roadside broker --port 1883")
+def broker(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 1883,
+    exit_with_parent: WithParent = False,
+) -> None:
+    """Run a broker in the foreground: mosquitto where it is on PATH, else amqtt. For this machine only."""
+    from ..bus.broker import Broker
+
+    async def serve(stop: Any) -> None:
+        async with Broker(port=port) as running:
+            typer.echo(f"{running.kind} listens at {running.url}; Ctrl-C stops it", err=True)
+            await stop.wait()
+
+    run_process("broker", serve, exit_with_parent)
+
+
+@verbs.command(
+    epilog="Example:  roadside vehicle --name vehicle-1 --broker mqtt://10.0.0.5:1883 --policy greedy-utility"
+)
+def vehicle(
+    config: ConfigFile = None,
+    name: NodeName = None,
+    broker: BrokerUrl = None,
+    fleet: FleetName = None,
+    log: Annotated[Path | None, typer.Option(help="Folder of a driving log [default: the bundled one]")] = None,
+    journal: Annotated[Path | None, typer.Option(help="SQLite file of the vehicle's own record.")] = None,
+    policy: PolicyName = None,
+    place: PlaceName = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same tasks.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Log seconds per second.")] = None,
+    rate_hz: Annotated[float | None, typer.Option(help="Mean tasks per second.")] = None,
+    start: Annotated[float | None, typer.Option(help="Where in the log to begin, in seconds.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds for which tasks are created.")] = None,
+    exit_with_parent: WithParent = False,
+) -> None:
+    """Replay a driving log as one vehicle: ask, place, and never leave the driver without an answer."""
+    from ..vehicle_node.configuration import VehicleConfiguration
+    from ..vehicle_node.node import run
+
+    flags = {
+        "name": name,
+        "broker": broker,
+        "fleet": fleet,
+        "log": log,
+        "journal": journal,
+        "policy": policy,
+        "place": place_named(place),
+        "seed": seed,
+        "speed": speed,
+        "rate_hz": rate_hz,
+        "start_s": start,
+        "duration_s": duration,
+    }
+    run_node(VehicleConfiguration, run, config, flags, exit_with_parent)
+
+
+@verbs.command(epilog="Example:  roadside edge --name edge-1 --broker mqtt://10.0.0.5:1883")
+def edge(
+    config: ConfigFile = None,
+    name: NodeName = None,
+    broker: BrokerUrl = None,
+    fleet: FleetName = None,
+    model: Model = None,
+    exit_with_parent: WithParent = False,
+) -> None:
+    """Serve as a roadside edge node: the edge partition of the model, with its early exits."""
+    from ..edge_node.node import EdgeConfiguration, run
+
+    flags = {"name": name, "broker": broker, "fleet": fleet, "model": model}
+    run_node(EdgeConfiguration, run, config, flags, exit_with_parent)
+
+
+@verbs.command(epilog="Example:  roadside cloud --name cloud-1 --broker mqtt://10.0.0.5:1883")
+def cloud(
+    config: ConfigFile = None,
+    name: NodeName = None,
+    broker: BrokerUrl = None,
+    fleet: FleetName = None,
+    model: Model = None,
+    exit_with_parent: WithParent = False,
+) -> None:
+    """Serve as a cloud node: the whole model."""
+    from ..cloud_node.node import CloudConfiguration, run
+
+    flags = {"name": name, "broker": broker, "fleet": fleet, "model": model}
+    run_node(CloudConfiguration, run, config, flags, exit_with_parent)
+
+
+@verbs.command(epilog="Example:  roadside record runs/today --broker mqtt://10.0.0.5:1883")
+def record(
+    run: Annotated[Path, typer.Argument(help="Folder of the run; made where it does not exist.")],
+    broker: BrokerUrl = None,
+    fleet: FleetName = None,
+    exit_with_parent: WithParent = False,
+) -> None:
+    """Write what happens in a fleet into a run's ledger, until stopped."""
+    from ..bus.transport import Bus
+    from ..qos.recorder import record as record_run
+    from ..qos.run import RunDirectory
+
+    # The demo makes its run and ends it; on its own, the recorder does both.
+    own = not run.exists()
+    if own:
+        directory = RunDirectory.create(run, configuration={"fleet": fleet}, seed=0, argv=sys.argv)
+    else:
+        directory = RunDirectory.open(run)
+
+    async def serve(stop: Any) -> None:
+        async with Bus(url=broker or DEFAULT_BROKER, fleet=fleet or DEFAULT_FLEET, name="recorder") as bus:
+            await record_run(bus, directory, stop)
+        if own:
+            directory.finish()
+
+    run_process("recorder", serve, exit_with_parent)

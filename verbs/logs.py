@@ -1,0 +1,64 @@
+"""`roadside log`: driving logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Json
+
+verbs = typer.Typer(no_args_is_help=True, help="Driving logs: make rendered ones, look at them, count.")
+
+
+@verbs.command("make", epilog="Example:  roadside log make --seed 7 --count 4 mylog")
+def log_make(
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist or be empty.")],
+    seed: Annotated[int, typer.Option()] = 0,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="Clips.")] = 8,
+) -> None:
+    """Render a driving log in BDD-X's format: videos, telemetry, annotations, splits."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..datasets.making import make_log
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("rendering", total=count)
+        make_log(
+            out, seed=seed, count=count, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    typer.echo(f"{count} clips in {out}; try: roadside log show {out}")
+
+
+@verbs.command("show", epilog="Example:  roadside log show mylog --png sheet.png")
+def log_show(
+    log: Annotated[Path | None, typer.Argument(help="Folder of a log [default: the bundled one]")] = None,
+    png: Annotated[Path, typer.Option(help="Picture to write.")] = Path("contact-sheet.png"),
+    clips: Annotated[int, typer.Option(min=1, help="How many clips, from the first on.")] = 12,
+) -> None:
+    """Draw a contact sheet: each clip's frames with time, telemetry and ground truth."""
+    from ..datasets.contact_sheet import contact_sheet
+    from ..datasets.drivelog import DriveLog, bundled_log_path
+
+    contact_sheet(DriveLog.open(log or bundled_log_path()), png, clips=clips)
+    typer.echo(f"wrote {png}")
+
+
+@verbs.command("info", epilog="Example:  roadside log info bdd-x --json")
+def log_info(
+    log: Annotated[Path | None, typer.Argument(help="Folder of a log [default: the bundled one]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count what a log holds, and what of it could not be used, by reason."""
+    from ..datasets.drivelog import DriveLog, bundled_log_path
+
+    summary = DriveLog.open(log or bundled_log_path()).summary()
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    typer.echo(f"{summary['rows']} rows ({summary['blank_rows']} blank), {summary['videos']} videos")
+    typer.echo("segments: " + ", ".join(f"{name} {count}" for name, count in summary["segments"].items()))
+    typer.echo("dropped: " + (", ".join(f"{why} {count}" for why, count in summary["dropped"].items()) or "nothing"))

@@ -1,0 +1,88 @@
+"""Flags that several verbs share, and what a verb does with a configuration, a summary or a bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..bus.defaults import BROKER_VARIABLE
+from ..bus.errors import ConfigurationError
+from ..bus.places import PLACES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from ..bus.configuration import Configuration
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; messages go to stderr.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")]
+BrokerUrl = Annotated[
+    str | None, typer.Option("--broker", envvar=BROKER_VARIABLE, help="mqtt://[user:password@]host[:port]")
+]
+FleetName = Annotated[str | None, typer.Option("--fleet", help="Name of the fleet; fleets on one broker do not meet.")]
+NodeName = Annotated[str | None, typer.Option("--name", help="Name of this process on the bus.")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="A model's folder or Hugging Face id [default: the bundled model]")
+]
+WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True, help="Stop when stdin is closed.")]
+PlaceName = Annotated[str | None, typer.Option("--place", help="All to vehicle, edge, edge+cloud or cloud.")]
+PolicyName = Annotated[str | None, typer.Option("--policy", help="greedy-utility, random or static (with --place).")]
+
+
+def run_node(
+    kind: type[Configuration],
+    run: Callable[[Any, Any], Coroutine[Any, Any, None]],
+    file: Path | None,
+    flags: dict[str, Any],
+    exit_with_parent: bool,
+) -> None:
+    from ..bus.configuration import load_configuration
+
+    configuration: Any = load_configuration(kind, file, flags)
+    run_process(configuration.name, lambda stop: run(configuration, stop), exit_with_parent)
+
+
+def run_process(name: str, main: Callable[[Any], Coroutine[Any, Any, None]], exit_with_parent: bool) -> None:
+    from ..bus.process import configure_logging, run_until_stopped
+
+    configure_logging(name)
+    run_until_stopped(main, exit_with_parent=exit_with_parent)
+
+
+def place_named(place: str | None) -> Any:
+    if place is not None and place not in PLACES:
+        raise ConfigurationError(f"nobody answers at {place!r}; there are {', '.join(PLACES)}")
+    return place
+
+
+def print_report(directory: Any, summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    from rich.console import Console
+
+    from ..qos.tables import render
+
+    Console().print(render(directory, summary))
+
+
+def print_bench(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    machine = result["machine"]
+    table = Table(title=f"roadside bench {result['bench']} on {machine['cpu']}, {machine['cores']} cores")
+    rows = result["rows"]
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)
+    for name in result.keys() - {"bench", "machine", "settings", "rows", "ratios"}:
+        typer.echo(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in result[name].items()))
