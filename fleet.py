@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from types import TracebackType
 
-from .bus.defaults import BROKER_VARIABLE
+from .bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE
 from .bus.errors import FleetError
 from .bus.process import READY
 from .qos.run import RunDirectory
@@ -45,6 +45,9 @@ class Fleet:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         # Not as an argument: the URL may hold a password, and arguments are there for every user of the machine.
         environment[BROKER_VARIABLE] = self._broker_url
+        if environment.get(LOG_LEVEL_VARIABLE) in ("warning", "error"):
+            # A process says at level info that it is ready, and it says so into its log file alone.
+            environment[LOG_LEVEL_VARIABLE] = "info"
         with self._run.log_path(name).open("wb") as log:
             # -P keeps the working directory off sys.path: a folder called `datasets` there would shadow a library.
             # A session of its own keeps Ctrl-C from reaching it twice: this process passes the stop on.

@@ -13,10 +13,13 @@ from .options import (
     BrokerUrl,
     ConfigFile,
     FleetName,
+    LogLevelName,
+    MetricsAt,
     Model,
     NodeName,
     PlaceName,
     PolicyName,
+    WaitForBroker,
     WithParent,
     place_named,
     run_node,
@@ -59,6 +62,9 @@ def vehicle(
     rate_hz: Annotated[float | None, typer.Option(help="Mean tasks per second.")] = None,
     start: Annotated[float | None, typer.Option(help="Where in the log to begin, in seconds.")] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds for which tasks are created.")] = None,
+    wait_for_broker: WaitForBroker = None,
+    metrics: MetricsAt = None,
+    log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Replay a driving log as one vehicle: ask, place, and never leave the driver without an answer."""
@@ -78,8 +84,11 @@ def vehicle(
         "rate_hz": rate_hz,
         "start_s": start,
         "duration_s": duration,
+        "wait_for_broker_s": wait_for_broker,
+        "metrics": metrics,
+        "log_level": log_level,
     }
-    run_node(VehicleConfiguration, run, config, flags, exit_with_parent)
+    run_node("vehicle", VehicleConfiguration, run, config, flags, exit_with_parent)
 
 
 @verbs.command(epilog="Example:  roadside edge --name edge-1 --broker mqtt://10.0.0.5:1883")
@@ -89,13 +98,24 @@ def edge(
     broker: BrokerUrl = None,
     fleet: FleetName = None,
     model: Model = None,
+    wait_for_broker: WaitForBroker = None,
+    metrics: MetricsAt = None,
+    log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Serve as a roadside edge node: the edge partition of the model, with its early exits."""
     from ..edge_node.node import EdgeConfiguration, run
 
-    flags = {"name": name, "broker": broker, "fleet": fleet, "model": model}
-    run_node(EdgeConfiguration, run, config, flags, exit_with_parent)
+    flags = {
+        "name": name,
+        "broker": broker,
+        "fleet": fleet,
+        "model": model,
+        "wait_for_broker_s": wait_for_broker,
+        "metrics": metrics,
+        "log_level": log_level,
+    }
+    run_node("edge", EdgeConfiguration, run, config, flags, exit_with_parent)
 
 
 @verbs.command(epilog="Example:  roadside cloud --name cloud-1 --broker mqtt://10.0.0.5:1883")
@@ -105,13 +125,24 @@ def cloud(
     broker: BrokerUrl = None,
     fleet: FleetName = None,
     model: Model = None,
+    wait_for_broker: WaitForBroker = None,
+    metrics: MetricsAt = None,
+    log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Serve as a cloud node: the whole model."""
     from ..cloud_node.node import CloudConfiguration, run
 
-    flags = {"name": name, "broker": broker, "fleet": fleet, "model": model}
-    run_node(CloudConfiguration, run, config, flags, exit_with_parent)
+    flags = {
+        "name": name,
+        "broker": broker,
+        "fleet": fleet,
+        "model": model,
+        "wait_for_broker_s": wait_for_broker,
+        "metrics": metrics,
+        "log_level": log_level,
+    }
+    run_node("cloud", CloudConfiguration, run, config, flags, exit_with_parent)
 
 
 @verbs.command(epilog="Example:  roadside record runs/today --broker mqtt://10.0.0.5:1883")
