@@ -28,6 +28,12 @@ from .options import (
 
 verbs = typer.Typer()
 
+KeepFramesRule = Annotated[
+    str, typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked).")
+]
+FrameAge = Annotated[str, typer.Option("--frame-retention", help="Older frames are deleted: 90s, 30min, 24h, 7d.")]
+FrameBytes = Annotated[str, typer.Option("--frame-limit", help="More than this, and the oldest frames give way: 1GB.")]
+
 
 @verbs.command(epilog="Example:  roadside broker --port 1883")
 def broker(
@@ -150,13 +156,18 @@ def record(
     run: Annotated[Path, typer.Argument(help="Folder of the run; made where it does not exist.")],
     broker: BrokerUrl = None,
     fleet: FleetName = None,
+    keep_frames: KeepFramesRule = "none",
+    frame_retention: FrameAge = "24h",
+    frame_limit: FrameBytes = "1GB",
     exit_with_parent: WithParent = False,
 ) -> None:
-    """Write what happens in a fleet into a run's ledger, until stopped."""
+    """Write what happens in a fleet into a run's ledger, until stopped; frames only where --keep-frames says so."""
     from ..bus.transport import Bus
     from ..qos.recorder import record as record_run
+    from ..qos.retention import parse_retention
     from ..qos.run import RunDirectory
 
+    retention = parse_retention(keep_frames, frame_retention, frame_limit)
     # The demo makes its run and ends it; on its own, the recorder does both.
     own = not run.exists()
     if own:
@@ -166,7 +177,7 @@ def record(
 
     async def serve(stop: Any) -> None:
         async with Bus(url=broker or DEFAULT_BROKER, fleet=fleet or DEFAULT_FLEET, name="recorder") as bus:
-            await record_run(bus, directory, stop)
+            await record_run(bus, directory, stop, retention)
         if own:
             directory.finish()
 
