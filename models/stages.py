@@ -70,10 +70,12 @@ class StageSession:
         self._layers = layers
         # The configuration tells the cache which layers slide; without it their windows would be wrong.
         self._cache = DynamicCache(config=layers.config)
-        for layer in self._cache.layers:
+        # Untyped: what kinds of layers there are depends on the model.
+        self._cache_layers: list[Any] = self._cache.layers
+        for layer in self._cache_layers:
             if layer.is_sliding:
                 # Otherwise it forgets at once what left its window, which a roll-back may bring back into it.
-                layer.activate_past_recording()  # pyright: ignore[reportAttributeAccessIssue]
+                layer.activate_past_recording()
         self._waiting: list[Tensor] = []
         self.positions_run = 0
 
@@ -125,7 +127,9 @@ class StageSession:
         The tensors that were fed are overwritten themselves, so whoever fed them must not need them any more.
         """
         for tensor in self._tensors():
-            tensor.untyped_storage().fill_(0)
+            # The whole storage: after a roll-back the tensor shows only a part of it.
+            storage: Any = tensor.untyped_storage()
+            storage.fill_(0)
         self._waiting.clear()
         self._cache.reset()
         self.positions_run = 0
@@ -139,13 +143,12 @@ class StageSession:
         """Forget the last so many positions."""
         from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-        for layer in self._cache.layers:
+        for layer in self._cache_layers:
             if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
                 raise SplitError(
                     f"a cache of {type(layer).__name__} cannot be rolled back; choose a model whose layers all attend"
                 )
-        layers: Any = self._cache.layers
-        for layer in layers:
+        for layer in self._cache_layers:
             # Not by the layer's own `crop`: it also cuts a sliding layer to its window, and the second roll-back would
             # silently leave a window with positions missing.
             layer.keys = layer.keys[..., :-positions, :]
@@ -155,8 +158,7 @@ class StageSession:
 
     def _tensors(self) -> Iterator[Tensor]:
         yield from self._waiting
-        layers: Any = self._cache.layers
-        for layer in layers:
+        for layer in self._cache_layers:
             if layer.is_initialized:
                 yield layer.keys
                 yield layer.values
