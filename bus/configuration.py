@@ -55,22 +55,23 @@ def load_configuration(
     given = {key: str(value) if isinstance(value, Path) else value for key, value in flags.items() if value is not None}
     merged = {**values, **given}
     if problems := problems_in(kind, merged):
-        raise ConfigurationError(f"{where}: {'; '.join(problems)}; see --help for what is allowed")
+        raise ConfigurationError(f"{where}: {'; '.join(problems.values())}; see --help for what is allowed")
     return msgspec.convert(merged, kind)
 
 
-def problems_in(kind: type[Configuration], values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with each of the values, the key first; empty where `kind` can be made of them."""
+def problems_in(kind: type[Configuration], values: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with which key's value; empty where `kind` can be made of them."""
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     for key, value in values.items():
         if key not in types:
-            problems.append(f"unknown key {key!r}; {suggestion(key, types)}")
+            problems[key] = f"unknown key {key!r}; {suggestion(key, types)}"
             continue
         try:
             msgspec.convert(value, types[key])
         except msgspec.ValidationError as error:
-            problems.append(f"{key} = {value!r}: {str(error)[:1].lower()}{str(error)[1:]}")
+            text = str(error)
+            problems[key] = f"{key} = {value!r}: {text[:1].lower()}{text[1:]}"
     return problems
 
 

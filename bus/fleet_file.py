@@ -68,8 +68,12 @@ class FleetFile:
         return [member for member in self.members if member.role == role]
 
     def values_of(self, member: Member, known: frozenset[str]) -> dict[str, Any]:
-        """The member's values over the defaults and the fleet's broker. known: the keys of its configuration."""
-        under = {key: value for key, value in self.defaults.items() if key in known}
+        """The member's values over the defaults and the fleet's broker. known: the keys of its configuration.
+
+        Vehicles of one fleet may stand in one folder, so each has a journal called after itself.
+        """
+        under = {"journal": f"{member.name}.sqlite"} if "journal" in known else {}
+        under |= {key: value for key, value in self.defaults.items() if key in known}
         if self.broker is not None:
             under["broker"] = self.broker
         return {**under, **member.values}

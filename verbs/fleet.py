@@ -13,6 +13,7 @@ from .options import (
     BrokerUrl,
     ConfigFile,
     FleetName,
+    Json,
     LogLevelName,
     MetricsAt,
     Model,
@@ -21,6 +22,7 @@ from .options import (
     PolicyName,
     WaitForBroker,
     WithParent,
+    log_level_named,
     place_named,
     run_node,
     run_process,
@@ -149,6 +151,45 @@ def cloud(
         "log_level": log_level,
     }
     run_node("cloud", CloudConfiguration, run, config, flags, exit_with_parent)
+
+
+@verbs.command("fleet", epilog="Example:  roadside fleet fleet.toml")
+def run_whole_fleet(
+    file: Annotated[Path, typer.Argument(help="TOML file of a fleet; docs/running-a-fleet.md has one.")],
+    broker: BrokerUrl = None,
+    run: Annotated[Path | None, typer.Option(help="Folder for the run [default: a new one in runs/]")] = None,
+    log_level: LogLevelName = None,
+    exit_with_parent: WithParent = False,
+) -> None:
+    """Run every member of a fleet's file on this machine, until stopped or until the last vehicle has finished."""
+    from ..fleet_run import FleetOptions, run_fleet
+
+    finished: list[Any] = []
+
+    async def serve(stop: Any) -> None:
+        options = FleetOptions(file=file, broker=broker, run=run)
+        finished.append(await run_fleet(options, lambda line: typer.echo(line, err=True), stop))
+
+    run_process("fleet", serve, exit_with_parent, log_level_named(log_level))
+    typer.echo(f"{finished[0].path}; try: roadside report {finished[0].path}")
+
+
+@verbs.command(epilog="Example:  roadside check fleet.toml --connect")
+def check(
+    file: Annotated[Path, typer.Argument(help="TOML file of one process or of a fleet.")],
+    connect: Annotated[bool, typer.Option("--connect", help="Also try the broker, and time it.")] = False,
+    broker: BrokerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a TOML file would run and what in it cannot be used; starts nothing. Exit status 2 for a bad one."""
+    from ..fleet_check import check_file
+    from .checking import print_check, try_broker
+
+    report = check_file(file, broker)
+    tried = try_broker(report.broker_url) if connect and report.ok else None
+    print_check(report, tried, as_json)
+    if not report.ok or (tried is not None and tried.error):
+        raise typer.Exit(2)
 
 
 @verbs.command(epilog="Example:  roadside record runs/today --broker mqtt://10.0.0.5:1883")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -47,6 +47,10 @@ LogLevelName = Annotated[
         metavar="LEVEL",
         help="debug, info, warning or error [default: info]",
     ),
+]
+LinkSpec = Annotated[
+    str | None,
+    typer.Option("--link", metavar="LINK", help="RATE,RTT (10Mbps,40ms), or trace files: mahimahi rate, cicv5g delay."),
 ]
 WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True, help="Stop when stdin is closed.")]
 PlaceName = Annotated[str | None, typer.Option("--place", help="All to vehicle, edge, edge+cloud or cloud.")]
@@ -92,6 +96,15 @@ def place_named(place: str | None) -> Any:
     if place is not None and place not in PLACES:
         raise ConfigurationError(f"nobody answers at {place!r}; there are {', '.join(PLACES)}")
     return place
+
+
+def log_level_named(level: str | None) -> LogLevel:
+    from ..bus.configuration import LogLevel
+
+    levels: dict[str, LogLevel] = {name: name for name in get_args(LogLevel)}
+    if level is None or level in levels:
+        return levels[level or "info"]
+    raise ConfigurationError(f"there is no log level {level!r}; there are {', '.join(levels)}")
 
 
 def print_report(directory: Any, summary: dict[str, Any], as_json: bool) -> None:
