@@ -211,7 +211,7 @@ def _live(fate: Fate, task_id: str, journal: Journal, writer: LedgerWriter, an_o
     if fate.journalled:
         journal.created(task_id, "explain", 2000.0)
         if fate.state:
-            journal.ended(task_id, fate.state)
+            journal.ended(an_outcome(task_id=task_id, state=fate.state))
     if not (fate.state and fate.recorded):
         return
     latency_ms = 2500.0 if fate.late else 100.0
@@ -279,7 +279,7 @@ def test_a_run_that_is_still_being_written(run: RunDirectory, an_outcome: MakeOu
             journal.created(f"task-{number}", "explain", 600_000.0)
             tasks = report.summarise(run)["tasks"]
             assert (tasks["created"], tasks["open"], tasks["lost"]) == (number, 1, 0)
-            journal.ended(f"task-{number}", "result")
+            journal.ended(an_outcome(task_id=f"task-{number}"))
             assert report.summarise(run)["tasks"]["unrecorded"] == 1
             writer.add(an_outcome(task_id=f"task-{number}", created_at_s=time.time()), _NAMES, 1.0)
             writer.flush()
