@@ -7,8 +7,9 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -39,18 +40,26 @@ class DemoOptions:
 
     log: Path | None = None
     model: str | None = None
-    vehicles: int = 2
-    edges: int = 2
-    clouds: int = 1
+    vehicles: Annotated[int, Meta(ge=1, le=64)] = 2
+    edges: Annotated[int, Meta(ge=0, le=64)] = 2
+    clouds: Annotated[int, Meta(ge=0, le=64)] = 1
     policy: str = "greedy-utility"
     place: Place | None = None
     broker: str | None = None
     link: str | None = None
-    duration_s: float = 30.0
-    rate_hz: float = 1.0
-    speed: float = 4.0
+    duration_s: Annotated[float, Meta(ge=1)] = 30.0
+    rate_hz: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
+    speed: Annotated[float, Meta(ge=0.1, le=100)] = 4.0
     seed: int = 0
     run: Path | None = None
+
+
+def check_options(options: DemoOptions) -> None:
+    """Raise ConfigurationError where log, policy or link cannot be used; starts nothing."""
+    if options.link is not None:
+        parse_link(options.link)
+    DriveLog.open(options.log or bundled_log_path())
+    make_policy(options.policy, PolicyOptions(place=options.place))
 
 
 async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) -> tuple[RunDirectory, dict[str, Any]]:
