@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from ..bus.messages import ContextUse
@@ -21,6 +22,15 @@ class Companion(Protocol):
 
     async def run(self) -> None:
         """Until cancelled."""
+        ...
+
+
+@runtime_checkable
+class Gauged(Protocol):
+    """A companion that has more to say of itself than its counters."""
+
+    def gauges(self) -> Mapping[str, float]:
+        """Values of this moment, by their metric's name without `roadside_`, units included ("context_bytes")."""
         ...
 
 

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import structlog
 from msgspec import Meta
@@ -22,11 +22,12 @@ from ..bus.configuration import MemberConfiguration
 from ..bus.errors import MessageRefused
 from ..bus.kinds import KINDS
 from ..bus.messages import Accepted, NodeState, Rejected, Result, Role, Task
+from ..bus.metrics import node_metrics_served
 from ..bus.places import Place
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
 from .admission import AdmissionQueue, Job
-from .companions import CloudLine, Companion
+from .companions import CloudLine, Companion, Gauged
 from .inference_worker import InferenceWorker
 from .job_runner import JobRunner
 from .questions import Answerer
@@ -74,7 +75,9 @@ async def serve(
             server = TaskServer(
                 bus=bus, role=role, configuration=configuration, answerer=answerer, worker=worker, companion=companion
             )
-            await server.run(stop)
+            gauges = companion.gauges if isinstance(companion, Gauged) else dict
+            async with node_metrics_served(configuration, server.state, gauges=gauges):
+                await server.run(stop)
         finally:
             worker.close()
 
@@ -142,7 +145,7 @@ class TaskServer:
             for task in background:
                 task.cancel()
         # Posted, not awaited: closing the bus sends what waits, and gives up where the broker is gone.
-        self._bus.post(topics.NODE_STATE, self._state(alive=False), node=self._name)
+        self._bus.post(topics.NODE_STATE, self.state(alive=False), node=self._name)
 
     async def _warm_up(self, place: Place) -> None:
         """Answer one question of each kind before announcing a place, so that its first estimate is a measured one."""
@@ -176,6 +179,7 @@ class TaskServer:
             self._reject(vehicle, task, admitted)
             return
         self._accept(admitted)
+        log.debug("accepted", place=task.place, queued=len(self._queue), **_told(vehicle, task))
         self._work_changed.set()
 
     def _refuse_overflow(self, received: Received) -> None:
@@ -198,6 +202,7 @@ class TaskServer:
         if result is not None:
             place, service_ms = result.place, (time.monotonic() - job.started_s) * 1000
             self.counters["answered"] += 1
+            log.debug("answered", place=place, service_ms=round(service_ms, 1), **_told(job.vehicle, job.task))
             job.result = result
             self._send(job, result)
         self._queue.finish(job, place, service_ms)
@@ -208,7 +213,9 @@ class TaskServer:
         if time.monotonic() >= job.deadline_s:
             # Its vehicle has already fallen back; computing it now would only delay the others.
             self.counters["expired_in_queue"] += 1
+            log.debug("expired in the queue", **_told(job.vehicle, job.task))
             return None
+        log.debug("started", **_told(job.vehicle, job.task))
         try:
             result = await self._runner.answer(job, lambda provisional: self._send(job, provisional))
         except MessageRefused as refusal:
@@ -216,6 +223,7 @@ class TaskServer:
             return None
         if result is None:
             self.counters["cancelled_at_deadline"] += 1
+            log.debug("cancelled at its deadline", **_told(job.vehicle, job.task))
         return result
 
     def _send(self, job: Job, result: Result) -> None:
@@ -227,6 +235,7 @@ class TaskServer:
 
     def _reject(self, vehicle: str, task: Task, reason: str) -> None:
         self.counters[f"rejected.{reason}"] += 1
+        log.debug("rejected", reason=reason, **_told(vehicle, task))
         load = self._queue.load(time.monotonic())
         message = Rejected(
             task_id=task.task_id, attempt=task.attempt, reason=reason, retry_after_ms=load.wait_ms, load=load
@@ -235,10 +244,11 @@ class TaskServer:
 
     async def _heartbeat(self) -> None:
         while True:
-            self._bus.post(topics.NODE_STATE, self._state(alive=True), node=self._name)
+            self._bus.post(topics.NODE_STATE, self.state(alive=True), node=self._name)
             await asyncio.sleep(self._heartbeat_s)
 
-    def _state(self, *, alive: bool) -> NodeState:
+    def state(self, *, alive: bool = True) -> NodeState:
+        """The node as it sees itself now."""
         return NodeState(
             node=self._name,
             role=self._role,
@@ -264,3 +274,8 @@ class TaskServer:
         """Where a task sent here may be realised now and what that takes was measured."""
         measured = self._queue.service.by_place
         return tuple(place for place in self._answerer.modes if place in measured and self._runner.can_answer_at(place))
+
+
+def _told(vehicle: str, task: Task) -> dict[str, Any]:
+    """What every log line about a task says of it."""
+    return {"vehicle": vehicle, "task_id": task.task_id, "attempt": task.attempt, "kind": task.kind}

@@ -21,6 +21,7 @@ import structlog
 
 from ..bus import topics
 from ..bus.errors import OutboxFull
+from ..bus.latencies import LatencyHistogram
 from ..bus.messages import Accepted, Candidate, Load, NodeState, Rejected, Result
 from ..bus.transport import Bus, Received
 from ..policy.guard import Guard
@@ -42,8 +43,9 @@ _WATCH_S = 0.1
 class Dispatcher:
     """The open tasks of one vehicle. Everything runs on the event loop; tasks enter through `begin`.
 
-    all_ended: set while no task is open. `counters` gets, besides the terminal states: attempt_over.<reason>, resent,
-    late_answers (to a task that had ended), and ignored.<reason> for messages that nobody had a right to send.
+    all_ended: set while no task is open. latencies: of the tasks that have ended. `counters` gets, besides the terminal
+    states: attempt_over.<reason>, resent, late_answers (to a task that had ended), and ignored.<reason> for messages
+    that nobody had a right to send.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Dispatcher:
         )
         self._jitter = random.Random(f"{configuration.seed}/{self._name}")
         self._open: dict[str, TaskRun] = {}
+        self.latencies = LatencyHistogram()
         self.all_ended = asyncio.Event()
         self.all_ended.set()
 
@@ -111,6 +114,7 @@ class Dispatcher:
         )
         attempt = Attempt(len(task.attempts) + 1, placement, begun_s=now_s, random=self._jitter.random)
         task.attempts.append(attempt)
+        log.debug("placed", task_id=task.task_id, attempt=attempt.number, node=candidate.node, place=candidate.place)
         task.attempt = attempt
         self._step(task)
 
@@ -151,6 +155,7 @@ class Dispatcher:
     ) -> None:
         """The attempt is over, the task is not."""
         self._counters[f"attempt_over.{why}"] += 1
+        log.debug("attempt over", task_id=task.task_id, attempt=attempt.number, node=attempt.node, why=why)
         task.over_because = why
         if avoid_until_s is not None:
             task.avoided[attempt.node] = avoid_until_s
@@ -312,6 +317,16 @@ class Dispatcher:
         outcome = outcome_of(task, ending)
         self._journal.ended(outcome)
         self._counters[ending.state] += 1
+        self.latencies.observe(outcome.latency_ms, state=outcome.state, place=outcome.place)
+        log.debug(
+            "ended",
+            task_id=task.task_id,
+            state=outcome.state,
+            place=outcome.place,
+            node=outcome.node,
+            reason=outcome.reason,
+            latency_ms=round(outcome.latency_ms, 1),
+        )
         self._teller.tell(outcome)
         self._guard.observe(outcome)
         if not self._open:

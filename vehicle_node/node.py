@@ -19,7 +19,9 @@ import structlog
 
 from ..bus import topics
 from ..bus.errors import LogError, RunError
+from ..bus.latencies import LatencyHistogram
 from ..bus.messages import NodeState
+from ..bus.metrics import node_metrics_served
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
 from ..policy.guard import Guard
@@ -54,7 +56,8 @@ async def run(configuration: VehicleConfiguration, stop: asyncio.Event) -> None:
             url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.VEHICLE_STATE, will)
         ) as bus:
             vehicle = Vehicle(configuration, bus=bus, journal=journal, camera=camera, guard=Guard(policy))
-            await vehicle.run(stop)
+            async with node_metrics_served(configuration, vehicle.state, latencies=vehicle.latencies):
+                await vehicle.run(stop)
 
 
 class Vehicle:
@@ -102,7 +105,7 @@ class Vehicle:
                 task.cancel()
         self._camera.close()
         # Posted, not awaited: closing the bus sends what waits, and gives up where the broker is gone.
-        self._bus.post(topics.VEHICLE_STATE, self._state(alive=False), vehicle=self._name)
+        self._bus.post(topics.VEHICLE_STATE, self.state(alive=False), vehicle=self._name)
 
     async def _drive(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Create the scheduled tasks; returns when the schedule is over or the vehicle is told to stop."""
@@ -144,14 +147,20 @@ class Vehicle:
             log.error("task not created", task_id=task_id, error=str(error))
             return
         self.counters["created"] += 1
+        log.debug("created", task_id=task_id, kind=arrival.kind.name, clip=scene.clip, moment_s=scene.moment_s)
         self._dispatcher.begin(task)
 
     async def _heartbeat(self) -> None:
         while True:
-            self._bus.post(topics.VEHICLE_STATE, self._state(alive=True), vehicle=self._name)
+            self._bus.post(topics.VEHICLE_STATE, self.state(alive=True), vehicle=self._name)
             await asyncio.sleep(_HEARTBEAT_S)
 
-    def _state(self, *, alive: bool) -> NodeState:
+    @property
+    def latencies(self) -> LatencyHistogram:
+        return self._dispatcher.latencies
+
+    def state(self, *, alive: bool = True) -> NodeState:
+        """The vehicle as it sees itself now."""
         return NodeState(
             node=self._name,
             role="vehicle",
