@@ -17,9 +17,11 @@ from .options import (
     LogLevelName,
     MetricsAt,
     Model,
+    ModeName,
     NodeName,
     PlaceName,
     PolicyName,
+    VideoSource,
     WaitForBroker,
     WithParent,
     log_level_named,
@@ -62,6 +64,7 @@ def vehicle(
     broker: BrokerUrl = None,
     fleet: FleetName = None,
     log: Annotated[Path | None, typer.Option(help="Folder of a driving log [default: the bundled one]")] = None,
+    video: VideoSource = None,
     journal: Annotated[Path | None, typer.Option(help="SQLite file of the vehicle's own record.")] = None,
     policy: PolicyName = None,
     place: PlaceName = None,
@@ -69,13 +72,16 @@ def vehicle(
     speed: Annotated[float | None, typer.Option(help="Log seconds per second.")] = None,
     rate_hz: Annotated[float | None, typer.Option(help="Mean tasks per second.")] = None,
     start: Annotated[float | None, typer.Option(help="Where in the log to begin, in seconds.")] = None,
+    start_share: Annotated[
+        float | None, typer.Option(help="Where in the log to begin, from 0 (its first clip) to 1 (its end).")
+    ] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds for which tasks are created.")] = None,
     wait_for_broker: WaitForBroker = None,
     metrics: MetricsAt = None,
     log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
-    """Replay a driving log as one vehicle: ask, place, and never leave the driver without an answer."""
+    """Replay a log or follow a camera as one vehicle: ask, place, and never leave the driver without an answer."""
     from ..vehicle_node.configuration import VehicleConfiguration
     from ..vehicle_node.node import run
 
@@ -84,6 +90,7 @@ def vehicle(
         "broker": broker,
         "fleet": fleet,
         "log": log,
+        "video": video,
         "journal": journal,
         "policy": policy,
         "place": place_named(place),
@@ -91,6 +98,7 @@ def vehicle(
         "speed": speed,
         "rate_hz": rate_hz,
         "start_s": start,
+        "start_share": start_share,
         "duration_s": duration,
         "wait_for_broker_s": wait_for_broker,
         "metrics": metrics,
@@ -106,12 +114,13 @@ def edge(
     broker: BrokerUrl = None,
     fleet: FleetName = None,
     model: Model = None,
+    mode: ModeName = None,
     wait_for_broker: WaitForBroker = None,
     metrics: MetricsAt = None,
     log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
-    """Serve as a roadside edge node: the edge partition of the model, with its early exits."""
+    """Serve as a roadside edge node: early exits of the model's first layers, alone or together with a cloud."""
     from ..edge_node.node import EdgeConfiguration, run
 
     flags = {
@@ -119,6 +128,7 @@ def edge(
         "broker": broker,
         "fleet": fleet,
         "model": model,
+        "mode": mode,
         "wait_for_broker_s": wait_for_broker,
         "metrics": metrics,
         "log_level": log_level,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from ..bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE
+from ..bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE, VIDEO_VARIABLE
 from ..bus.errors import ConfigurationError
 from ..bus.places import PLACES
 
@@ -48,11 +48,21 @@ LogLevelName = Annotated[
         help="debug, info, warning or error [default: info]",
     ),
 ]
+VideoSource = Annotated[
+    str | None,
+    typer.Option(
+        "--video", envvar=VIDEO_VARIABLE, metavar="FILE|URL", help="Instead of a log: a video file, or a live camera."
+    ),
+]
 LinkSpec = Annotated[
     str | None,
     typer.Option("--link", metavar="LINK", help="RATE,RTT (10Mbps,40ms), or trace files: mahimahi rate, cicv5g delay."),
 ]
 WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True, help="Stop when stdin is closed.")]
+ModeName = Annotated[
+    str | None,
+    typer.Option("--mode", help="How edges decode: ce (a cloud says single tokens) or standalone."),
+]
 PlaceName = Annotated[str | None, typer.Option("--place", help="All to vehicle, edge, edge+cloud or cloud.")]
 PolicyName = Annotated[str | None, typer.Option("--policy", help="greedy-utility, random or static (with --place).")]
 
@@ -133,5 +143,6 @@ def print_bench(result: dict[str, Any], as_json: bool) -> None:
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console().print(table)
-    for name in result.keys() - {"bench", "machine", "settings", "rows", "ratios"}:
-        typer.echo(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in result[name].items()))
+    for name in sorted(result.keys() - {"bench", "machine", "settings", "rows"}):
+        if result[name]:
+            typer.echo(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in result[name].items()))
