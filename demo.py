@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,7 +94,7 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         options.run,
         configuration=_plain(options) | {"policy": policy},
         seed=options.seed,
-        argv=_without_passwords(sys.argv),
+        argv=[without_password(word) for word in sys.argv],
     )
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(_progress(console))
@@ -222,7 +221,3 @@ def _plain(options: DemoOptions) -> dict[str, Any]:
         name: without_password(str(value)) if isinstance(value, Path | str) else value
         for name, value in asdict(options).items()
     }
-
-
-def _without_passwords(argv: Sequence[str]) -> list[str]:
-    return [without_password(word) for word in argv]

@@ -25,6 +25,9 @@ from .configuration import VehicleConfiguration
 
 log = structlog.get_logger()
 
+_FIRST_PICTURE_S = 15.0
+_BOTH = "both a log and a video are given: leave out --log or --video"
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -82,7 +85,7 @@ def open_camera(configuration: VehicleConfiguration) -> Camera:
 
 def _source(configuration: VehicleConfiguration) -> Source:
     if configuration.log is not None and configuration.video is not None:
-        raise ConfigurationError("both a log and a video are given: leave out --log or --video")
+        raise ConfigurationError(_BOTH)
     if configuration.video is not None and is_live(configuration.video):
         return LiveCamera(configuration.video, stale_after_s=configuration.stale_after_ms / 1000)
     missing: Sequence[Row] = ()
@@ -101,6 +104,25 @@ def _source(configuration: VehicleConfiguration) -> Source:
         replay.losses[MISSING] += len(missing)
         log.warning(MISSING, rows=len(missing), first=missing[0].name)
     return replay
+
+
+def check_source(log_folder: Path | None, video: str | None) -> None:
+    """Raise ConfigurationError where a vehicle could not drive by this log, video or camera.
+
+    A camera has `_FIRST_PICTURE_S` to show its first picture.
+    """
+    if log_folder is not None and video is not None:
+        raise ConfigurationError(_BOTH)
+    if video is None:
+        _ = DriveLog.open(log_folder or bundled_log_path()).clips
+    elif is_live(video):
+        camera = LiveCamera(video)
+        try:
+            camera.wait_for_picture(_FIRST_PICTURE_S)
+        finally:
+            camera.close()
+    else:
+        video_clip(video)
 
 
 def is_live(video: str) -> bool:
