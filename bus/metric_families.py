@@ -54,6 +54,8 @@ _COUNTERS = {
     "given_up": _Counter("contexts_given_up", "Contexts that could not be kept."),
     "chunks": _Counter("context_chunks", "Pieces of context by what became of them.", "outcome"),
     "nack": _Counter("context_nacks", "Requests that the cloud could not answer as things were."),
+    "nacks": _Counter("context_nacks", "Requests that the cloud could not answer as things were."),
+    "tokens": _Counter("context_tokens", "Tokens that this cloud has said for edges."),
     "timed_out": _Counter("cloud_timeouts", "Answers that the edge ended alone, as the cloud was silent."),
 }
 # Of a vehicle these are not attempts refused but tasks ended, one state each.
