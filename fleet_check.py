@@ -83,6 +83,10 @@ def configuration_of(role: MemberRole) -> type[MemberConfiguration]:
         from .vehicle_node.configuration import VehicleConfiguration
 
         return VehicleConfiguration
+    if role == "recorder":
+        from .qos.recording import RecorderConfiguration
+
+        return RecorderConfiguration
     if role == "edge":
         from .edge_node.node import EdgeConfiguration
 
@@ -97,13 +101,13 @@ def _check_fleet(file: Path, fleet: FleetFile, broker: str | None) -> CheckRepor
     for problem in fleet.problems:
         findings.problem("", problem)
     kinds: dict[MemberRole, type[MemberConfiguration]] = {
-        role: configuration_of(role) for role in ROLES if fleet.of_role(role)
+        role: configuration_of(role) for role in (*ROLES, "recorder") if fleet.of_role(role)
     }
     findings.default_keys(fleet, kinds)
     if not fleet.members:
         findings.problem("", "nobody takes part: add tables [[edge]], [[cloud]] or [[vehicle]]")
     made: list[tuple[MemberRole, MemberConfiguration]] = []
-    for member in fleet.members:
+    for member in (*fleet.members, fleet.recorder):
         kind = kinds[member.role]
         values = fleet.values_of(member, frozenset(kind.__struct_fields__))
         configuration = findings.convert(kind, values, member.name)
@@ -115,8 +119,9 @@ def _check_fleet(file: Path, fleet: FleetFile, broker: str | None) -> CheckRepor
 
 def _check_process(file: Path, document: Mapping[str, Any], broker: str | None) -> CheckReport:
     """A file of one process does not say of which role: it is taken for the one that knows most of its keys."""
-    unknown = {role: len(document.keys() - set(configuration_of(role).__struct_fields__)) for role in ROLES}
-    roles: list[MemberRole] = [role for role in ROLES if unknown[role] == min(unknown.values())]
+    every: tuple[MemberRole, ...] = (*ROLES, "recorder")
+    unknown = {role: len(document.keys() - set(configuration_of(role).__struct_fields__)) for role in every}
+    roles: list[MemberRole] = [role for role in every if unknown[role] == min(unknown.values())]
     findings = _Findings()
     configuration = findings.convert(configuration_of(roles[0]), document, "")
     findings.of_member(roles[0], configuration)
@@ -212,6 +217,8 @@ def _refusals(role: MemberRole, configuration: MemberConfiguration) -> Iterator[
     attempts: list[Any] = [lambda: checked_name(configuration.name)]
     if configuration.metrics is not None:
         attempts.append(lambda: parse_listen_address(configuration.metrics or 0))
+    if role == "recorder":
+        attempts.append(lambda: _parse_retention(configuration))
     if role == "vehicle":
         attempts += [lambda: _open_log(configuration), lambda: _make_policy(configuration)]
     for attempt in attempts:
@@ -229,6 +236,12 @@ def _open_log(configuration: Any) -> None:
 
     if configuration.log is not None:
         DriveLog.open(Path(configuration.log))
+
+
+def _parse_retention(configuration: Any) -> None:
+    from .qos.retention import parse_retention
+
+    parse_retention(configuration.keep_frames, configuration.frame_retention, configuration.frame_limit)
 
 
 def _make_policy(configuration: Any) -> None:

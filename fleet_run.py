@@ -75,7 +75,7 @@ class _Members:
         """Start them all, look after them, and end them; returns the names of those that died meanwhile."""
         nodes, vehicles = [member.name for member in self._nodes], [member.name for member in self._vehicles]
         dead: list[str] = []
-        await self._fleet.start(_RECORDER, "record", str(self._run.path), "--fleet", self._file.name)
+        await self._fleet.start(_RECORDER, "record", str(self._run.path), "--config", str(self._path))
         await self._start(self._nodes)
         if await _unless_stopped(self._fleet.ready([_RECORDER, *nodes], timeout_s=_START_TIMEOUT_S), stop):
             await self._start(self._vehicles)

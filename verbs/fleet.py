@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ..bus.defaults import DEFAULT_BROKER, DEFAULT_FLEET
 from .options import (
     BrokerUrl,
     ConfigFile,
@@ -33,10 +32,17 @@ from .options import (
 verbs = typer.Typer()
 
 KeepFramesRule = Annotated[
-    str, typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked).")
+    str | None,
+    typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked)."),
 ]
-FrameAge = Annotated[str, typer.Option("--frame-retention", help="Older frames are deleted: 90s, 30min, 24h, 7d.")]
-FrameBytes = Annotated[str, typer.Option("--frame-limit", help="More than this, and the oldest frames give way: 1GB.")]
+FrameAge = Annotated[
+    str | None,
+    typer.Option("--frame-retention", help="Older frames are deleted: 90s, 30min, 7d ... [default: 24h]"),
+]
+FrameBytes = Annotated[
+    str | None,
+    typer.Option("--frame-limit", help="More than this, and the oldest frames give way: 500MB ... [default: 1GB]"),
+]
 
 
 @verbs.command(epilog="Example:  roadside broker --port 1883")
@@ -205,31 +211,41 @@ def check(
 @verbs.command(epilog="Example:  roadside record runs/today --broker mqtt://10.0.0.5:1883")
 def record(
     run: Annotated[Path, typer.Argument(help="Folder of the run; made where it does not exist.")],
+    config: ConfigFile = None,
     broker: BrokerUrl = None,
     fleet: FleetName = None,
-    keep_frames: KeepFramesRule = "none",
-    frame_retention: FrameAge = "24h",
-    frame_limit: FrameBytes = "1GB",
+    keep_frames: KeepFramesRule = None,
+    frame_retention: FrameAge = None,
+    frame_limit: FrameBytes = None,
+    wait_for_broker: WaitForBroker = None,
+    metrics: MetricsAt = None,
+    log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Write what happens in a fleet into a run's ledger, until stopped; frames only where --keep-frames says so."""
-    from ..bus.transport import Bus
-    from ..qos.recorder import record as record_run
-    from ..qos.retention import parse_retention
+    from ..qos.recording import RecorderConfiguration, run_recorder
     from ..qos.run import RunDirectory
 
-    retention = parse_retention(keep_frames, frame_retention, frame_limit)
-    # The demo makes its run and ends it; on its own, the recorder does both.
-    own = not run.exists()
-    if own:
-        directory = RunDirectory.create(run, configuration={"fleet": fleet}, seed=0, argv=sys.argv)
-    else:
-        directory = RunDirectory.open(run)
-
-    async def serve(stop: Any) -> None:
-        async with Bus(url=broker or DEFAULT_BROKER, fleet=fleet or DEFAULT_FLEET, name="recorder") as bus:
-            await record_run(bus, directory, stop, retention)
+    async def serve(configuration: RecorderConfiguration, stop: Any) -> None:
+        # The demo makes its run and ends it; on its own, the recorder does both.
+        own = not run.exists()
+        if own:
+            directory = RunDirectory.create(run, configuration={"fleet": configuration.fleet}, seed=0, argv=sys.argv)
+        else:
+            directory = RunDirectory.open(run)
+        await run_recorder(configuration, directory, stop)
         if own:
             directory.finish()
 
-    run_process("recorder", serve, exit_with_parent)
+    flags = {
+        "name": None,
+        "broker": broker,
+        "fleet": fleet,
+        "keep_frames": keep_frames,
+        "frame_retention": frame_retention,
+        "frame_limit": frame_limit,
+        "wait_for_broker_s": wait_for_broker,
+        "metrics": metrics,
+        "log_level": log_level,
+    }
+    run_node("recorder", RecorderConfiguration, serve, config, flags, exit_with_parent)
