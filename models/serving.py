@@ -253,7 +253,7 @@ class TaskServer:
             node=self._name,
             role=self._role,
             alive=alive,
-            places=self._places(),
+            places=self._places() if alive else (),
             model=self._answerer.model,
             model_hash=self._answerer.model_hash,
             load=self._queue.load(time.monotonic()),
