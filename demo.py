@@ -26,6 +26,7 @@ from .fleet import Fleet
 from .models.modes import EDGE_MODES, EdgeMode
 from .policy.registry import PolicyOptions, make_policy
 from .qos.report import summarise
+from .qos.retention import KeepFrames
 from .qos.run import BrokerKind, RunDirectory
 from .qos.watch import outcome_line
 from .vehicle_node.scenes import check_source
@@ -43,6 +44,7 @@ class DemoOptions:
     URL of a live camera.
     mode: how edges decode where a cloud is at hand.
     link: between each vehicle and the broker, as datasets/link_traces.py reads it; None: this machine's loopback.
+    frame_interval_s: between two frames that a vehicle publishes for people; 0: none. keep_frames: which the run keeps.
     """
 
     log: Path | None = None
@@ -60,6 +62,8 @@ class DemoOptions:
     rate_hz: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
     speed: Annotated[float, Meta(ge=0.1, le=100)] = 4.0
     seed: int = 0
+    frame_interval_s: Annotated[float, Meta(ge=0)] = 2.0
+    keep_frames: KeepFrames = "none"
     run: Path | None = None
 
 
@@ -107,7 +111,8 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         fleet = await stack.enter_async_context(Fleet(run, broker_url))
 
         progress.update(status, description=f"starting the nodes ({broker_kind})")
-        await fleet.start("recorder", "record", str(run.path), "--fleet", _FLEET)
+        keep = ("--keep-frames", options.keep_frames)
+        await fleet.start("recorder", "record", str(run.path), "--fleet", _FLEET, *keep)
         model = ("--model", options.model) if options.model else ()
         mode = {"edge": ("--mode", options.mode)}
         for name, role in nodes.items():
@@ -132,6 +137,7 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
                 "rate-hz": options.rate_hz,
                 "duration": options.duration_s,
                 "log": options.log,
+                "frame-interval": options.frame_interval_s,
                 # Spread over the log, so that a fleet sees more of it than one vehicle would.
                 "start-share": number / len(vehicles),
             }

@@ -150,6 +150,10 @@ class Bus:
         """
         return self._put(topic, body, names, [], perishable=perishable)
 
+    async def until_sent(self) -> None:
+        """Wait until the broker has acknowledged everything that was given to this bus."""
+        await self._outbox.until_empty()
+
     def _put(
         self,
         topic: Topic,

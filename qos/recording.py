@@ -13,7 +13,7 @@ from ..bus.metrics import metrics_served
 from ..bus.process import Health
 from ..bus.transport import Bus
 from .recorder import record
-from .retention import parse_retention
+from .retention import FrameRetention, parse_retention
 from .run import RunDirectory
 
 if TYPE_CHECKING:
@@ -30,20 +30,28 @@ class RecorderConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     frame_retention: str = "24h"
     frame_limit: str = "1GB"
 
+    def __post_init__(self) -> None:
+        # A rule that cannot be meant is refused before a run is begun.
+        _ = self.retention
+
+    @property
+    def retention(self) -> FrameRetention:
+        """Raises ConfigurationError where one of the three is not what retention.py reads."""
+        return parse_retention(self.keep_frames, self.frame_retention, self.frame_limit)
+
 
 async def run_recorder(configuration: RecorderConfiguration, run: RunDirectory, stop: asyncio.Event) -> None:
     """Record until `stop` is set.
 
-    Raises as `record` does, and ConfigurationError where metrics cannot be served or frames not be kept as asked.
+    Raises as `record` does, and ConfigurationError where metrics cannot be served.
     """
-    retention = parse_retention(configuration.keep_frames, configuration.frame_retention, configuration.frame_limit)
     counters: Counter[str] = Counter()
     health = Health()
     async with Bus(url=configuration.broker, fleet=configuration.fleet, name=configuration.name) as bus:
         watching = asyncio.create_task(health.watch_event_loop())
         try:
             async with metrics_served(configuration.metrics, lambda: _families(health, counters, bus.counters)):
-                await record(bus, run, stop, retention, counters)
+                await record(bus, run, stop, configuration.retention, counters)
         finally:
             watching.cancel()
 

@@ -30,6 +30,7 @@ from ..qos.journal import Journal
 from .configuration import VehicleConfiguration
 from .dispatcher import Dispatcher, task_id_prefix
 from .endings import expired
+from .frames import FrameSampler
 from .scenes import Camera, open_camera
 from .schedule import Arrival, arrivals
 from .task_run import TaskRun
@@ -74,6 +75,9 @@ class Vehicle:
         self._camera = camera
         self._health = Health()
         self.counters: Counter[str] = Counter()
+        self._frames = FrameSampler(
+            bus=bus, camera=camera, interval_s=configuration.frame_interval_s, counters=self.counters
+        )
         self._teller = Teller(bus=bus, journal=journal, counters=self.counters)
         self._dispatcher = Dispatcher(
             configuration, bus=bus, journal=journal, guard=guard, teller=self._teller, counters=self.counters
@@ -116,6 +120,7 @@ class Vehicle:
             rate_hz=self._configuration.rate_hz,
             duration_s=self._configuration.duration_s,
         )
+        sampling = group.create_task(self._frames.run(started_s))
         creating: set[asyncio.Task[None]] = set()
         for number, arrival in enumerate(schedule, start=1):
             await _or_stopped(asyncio.sleep(started_s + arrival.at_s - time.monotonic()), stop)
@@ -125,6 +130,7 @@ class Vehicle:
             task = group.create_task(self._create(arrival, task_id))
             creating.add(task)
             task.add_done_callback(creating.discard)
+        sampling.cancel()
         if creating:
             await asyncio.wait(creating)
 
@@ -148,6 +154,7 @@ class Vehicle:
             return
         self.counters["created"] += 1
         log.debug("created", task_id=task_id, kind=arrival.kind.name, clip=scene.clip, moment_s=scene.moment_s)
+        self._frames.offer(scene, task_id)
         self._dispatcher.begin(task)
 
     async def _heartbeat(self) -> None:

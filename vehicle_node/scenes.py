@@ -18,6 +18,7 @@ from ..datasets.bddx import Row, Segment
 from ..datasets.drivelog import Clip, DriveLog, bundled_log_path
 from ..datasets.jpeg import encode_jpeg, fit_within
 from ..datasets.live import LiveCamera
+from ..datasets.redaction import Redaction
 from ..datasets.replay import Replay
 from ..datasets.sources import Source
 from ..datasets.video import MISSING
@@ -44,12 +45,16 @@ class Camera:
     """Scenes of a source. Looking and JPEG run on a thread of their own, never on the event loop.
 
     longest_side_px: larger pictures are scaled down before they are encoded.
+    redaction: what no scene shows or tells, so that nothing that is made of scenes can.
     """
 
-    def __init__(self, source: Source, *, jpeg_quality: int, longest_side_px: int) -> None:
+    def __init__(
+        self, source: Source, *, jpeg_quality: int, longest_side_px: int, redaction: Redaction | None = None
+    ) -> None:
         self._source = source
         self._jpeg_quality = jpeg_quality
         self._longest_side_px = longest_side_px
+        self._redaction = redaction or Redaction()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="camera")
 
     @property
@@ -67,8 +72,9 @@ class Camera:
 
     def _look(self, elapsed_s: float) -> Scene:
         view = self._source.view(elapsed_s)
-        jpeg = encode_jpeg(fit_within(view.picture, self._longest_side_px), self._jpeg_quality)
-        return Scene(view.clip, view.moment_s, jpeg, view.telemetry, view.truth)
+        picture = self._redaction.of_frame(fit_within(view.picture, self._longest_side_px))
+        telemetry = self._redaction.of_telemetry(view.telemetry)
+        return Scene(view.clip, view.moment_s, encode_jpeg(picture, self._jpeg_quality), telemetry, view.truth)
 
 
 def open_camera(configuration: VehicleConfiguration) -> Camera:
@@ -80,6 +86,7 @@ def open_camera(configuration: VehicleConfiguration) -> Camera:
         _source(configuration),
         jpeg_quality=configuration.jpeg_quality,
         longest_side_px=configuration.longest_side_px,
+        redaction=Redaction(configuration.redact_regions, location=configuration.redact_location),
     )
 
 

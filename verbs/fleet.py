@@ -13,6 +13,7 @@ from .options import (
     ConfigFile,
     FleetName,
     Json,
+    KeepFramesRule,
     LogLevelName,
     MetricsAt,
     Model,
@@ -31,10 +32,6 @@ from .options import (
 
 verbs = typer.Typer()
 
-KeepFramesRule = Annotated[
-    str | None,
-    typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked)."),
-]
 FrameAge = Annotated[
     str | None,
     typer.Option("--frame-retention", help="Older frames are deleted: 90s, 30min, 7d ... [default: 24h]"),
@@ -82,6 +79,9 @@ def vehicle(
         float | None, typer.Option(help="Where in the log to begin, from 0 (its first clip) to 1 (its end).")
     ] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds for which tasks are created.")] = None,
+    frame_interval: Annotated[
+        float | None, typer.Option(help="Seconds between two frames for people; 0: none [default].")
+    ] = None,
     wait_for_broker: WaitForBroker = None,
     metrics: MetricsAt = None,
     log_level: LogLevelName = None,
@@ -105,6 +105,7 @@ def vehicle(
         "rate_hz": rate_hz,
         "start_s": start,
         "start_share": start_share,
+        "frame_interval_s": frame_interval,
         "duration_s": duration,
         "wait_for_broker_s": wait_for_broker,
         "metrics": metrics,

@@ -58,6 +58,10 @@ LinkSpec = Annotated[
     str | None,
     typer.Option("--link", metavar="LINK", help="RATE,RTT (10Mbps,40ms), or trace files: mahimahi rate, cicv5g delay."),
 ]
+KeepFramesRule = Annotated[
+    str | None,
+    typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked)."),
+]
 WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True, help="Stop when stdin is closed.")]
 ModeName = Annotated[
     str | None,

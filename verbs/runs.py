@@ -15,6 +15,7 @@ from .options import (
     BrokerUrl,
     FleetName,
     Json,
+    KeepFramesRule,
     LinkSpec,
     Model,
     ModeName,
@@ -48,6 +49,10 @@ def demo(
     rate: Annotated[float, typer.Option(min=0.01, max=100, help="Mean tasks per second and vehicle.")] = 1.0,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="Log seconds per second.")] = 4.0,
     seed: Annotated[int, typer.Option(help="The same seed makes the same tasks.")] = 0,
+    frame_interval: Annotated[
+        float, typer.Option(min=0, help="Seconds between two frames for people, for each vehicle; 0: none.")
+    ] = 2.0,
+    keep_frames: KeepFramesRule = None,
     run: Annotated[Path | None, typer.Option(help="Folder for the run [default: a new one in runs/]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -56,6 +61,7 @@ def demo(
 
     from ..bus.process import run_until_stopped
     from ..demo import DemoOptions, run_demo
+    from ..qos.retention import keep_frames_named
 
     options = DemoOptions(
         log=log,
@@ -73,6 +79,8 @@ def demo(
         rate_hz=rate,
         speed=speed,
         seed=seed,
+        frame_interval_s=frame_interval,
+        keep_frames=keep_frames_named(keep_frames or "none"),
         run=run,
     )
     finished: list[Any] = []
