@@ -53,6 +53,8 @@ _COUNTERS = {
     "voided": _Counter("contexts_voided", "Contexts of an edge that has begun a new life."),
     "given_up": _Counter("contexts_given_up", "Contexts that could not be kept."),
     "chunks": _Counter("context_chunks", "Pieces of context by what became of them.", "outcome"),
+    "recorded": _Counter("recorded_messages", "Messages written to the ledger.", "topic"),
+    "missed": _Counter("missed_messages", "Messages that the recorder was too slow for.", "topic"),
     "nack": _Counter("context_nacks", "Requests that the cloud could not answer as things were."),
     "nacks": _Counter("context_nacks", "Requests that the cloud could not answer as things were."),
     "tokens": _Counter("context_tokens", "Tokens that this cloud has said for edges."),

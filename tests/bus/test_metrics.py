@@ -100,9 +100,9 @@ def test_of_a_vehicle_the_terminal_states_are_one_family():
 
 
 def test_a_counter_that_the_table_does_not_know_is_exposed_all_the_same():
-    samples = exposed(*counter_families({"observe failed": 1, "nack.unknown-session": 2}))
+    samples = exposed(*counter_families({"observe failed": 1, "gremlins.in-the-box": 2}))
     assert samples["roadside_observe_failed_total"] == 1
-    assert samples['roadside_nack_total{reason="unknown-session"}'] == 2
+    assert samples['roadside_gremlins_total{reason="in-the-box"}'] == 2
 
 
 def test_latencies_become_a_cumulative_histogram():
