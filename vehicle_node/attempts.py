@@ -49,6 +49,14 @@ class Placement:
     round_trip_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another node that could be asked instead. until_s: the latest moment that still leaves time for its answer."""
+
+    expected_ms: float
+    until_s: float
+
+
 class Attempt:
     """Times are seconds of the vehicle's monotonic clock.
 
@@ -71,21 +79,17 @@ class Attempt:
     def node(self) -> str:
         return self.placement.node
 
-    def step(self, now_s: float, *, elsewhere_until_s: float) -> Step:
-        """Say what to do now, and set `due_s` anew. SEND counts as done.
-
-        elsewhere_until_s: until when another node could be asked and still answer in time; minus infinity where there
-        is none.
-        """
+    def step(self, now_s: float, elsewhere: Elsewhere | None) -> Step:
+        """Say what to do now, and set `due_s` anew. SEND counts as done."""
         if now_s < self.due_s:
             return Step.WAIT
         interval_s = self._resend_interval_s()
         exhausted = self._sendings > MAX_RESENDS
-        # Repeating an unanswered attempt costs nothing until it costs the chance of an answer from elsewhere.
-        enough = exhausted or self.accepted or now_s + interval_s > elsewhere_until_s
-        if self._sendings and enough and now_s <= elsewhere_until_s:
-            self.due_s = math.inf
-            return Step.LEAVE
+        if elsewhere is not None and self._sendings and now_s <= elsewhere.until_s:
+            last_chance = now_s + interval_s > elsewhere.until_s
+            if exhausted or self.accepted or last_chance or self._better(elsewhere):
+                self.due_s = math.inf
+                return Step.LEAVE
         if exhausted:
             self.due_s = math.inf
             return Step.WAIT
@@ -95,6 +99,14 @@ class Attempt:
         self.last_sent_s = now_s
         self.due_s = now_s + interval_s
         return Step.SEND
+
+    def _better(self, elsewhere: Elsewhere) -> bool:
+        """Whether an answer is to be expected sooner from elsewhere; each unanswered sending halves the odds here.
+
+        One repetition there always is: it costs a node that is merely slow nothing, while asking elsewhere means that
+        two compute the same, which would make an overload worse.
+        """
+        return self._sendings > 1 and elsewhere.expected_ms < self.placement.expected_ms * 2**self._sendings
 
     def acknowledged(self, now_s: float, wait_ms: float) -> None:
         """The node has it, behind `wait_ms` of work, this attempt included. A repeated ACK changes nothing."""

@@ -27,7 +27,7 @@ from ..bus.transport import Bus, Received
 from ..policy.guard import Guard
 from ..policy.utility import UtilityModel
 from ..qos.journal import Journal
-from .attempts import Attempt, Placement, Step
+from .attempts import Attempt, Elsewhere, Placement, Step
 from .configuration import VehicleConfiguration
 from .endings import Ending, answered, narrated, outcome_of, provisional_stands
 from .nodes import NodeTable, speaks_for_itself
@@ -38,6 +38,8 @@ from .teller import Teller
 log = structlog.get_logger()
 
 _WATCH_S = 0.1
+# Another node is worth turning to while there is time for its expected latency and half as much again.
+_ELSEWHERE_SLACK = 1.5
 
 
 class Dispatcher:
@@ -123,11 +125,11 @@ class Dispatcher:
         attempt, now_s = task.attempt, time.monotonic()
         if attempt is None or task.ended or not self._bus.connected.is_set():
             return  # offline, all nodes are as far away: the next connection wakes every attempt
-        elsewhere, until_s = None, -math.inf
+        elsewhere = None
         if attempt.sent_s is not None and now_s >= attempt.due_s:
-            elsewhere, until_s = self._placer.elsewhere(task, attempt, now_s)
+            elsewhere = self._placer.elsewhere(task, attempt, now_s)
         was_accepted = attempt.accepted
-        step = attempt.step(now_s, elsewhere_until_s=until_s)
+        step = attempt.step(now_s, None if elsewhere is None else _as_elsewhere(task, elsewhere))
         if step is Step.LEAVE and elsewhere is not None:
             self._end_attempt(task, attempt, "no answer" if was_accepted else "no ack")
             self._begin_attempt(task, elsewhere, now_s)
@@ -276,8 +278,8 @@ class Dispatcher:
             attempt = task.attempt
             if attempt is None or not self._nodes.is_silent(attempt.node, now_s, silent_after_ms=self._silent_after_ms):
                 continue
-            elsewhere, until_s = self._placer.elsewhere(task, attempt, now_s)
-            if elsewhere is not None and now_s <= until_s:
+            elsewhere = self._placer.elsewhere(task, attempt, now_s)
+            if elsewhere is not None and now_s <= _as_elsewhere(task, elsewhere).until_s:
                 self._end_attempt(task, attempt, "node silent")
                 self._begin_attempt(task, elsewhere, now_s)
 
@@ -340,6 +342,10 @@ class Dispatcher:
             # The loop's clock is monotonic too, but not the same one: only differences carry over.
             delay_s = max(0.0, at_s - time.monotonic())
             task.timers[what] = asyncio.get_running_loop().call_later(delay_s, then, task)
+
+
+def _as_elsewhere(task: TaskRun, candidate: Candidate) -> Elsewhere:
+    return Elsewhere(candidate.latency_ms, task.speak_s - _ELSEWHERE_SLACK * candidate.latency_ms / 1000)
 
 
 def task_id_prefix(bus: Bus) -> str:

@@ -12,8 +12,6 @@ from .attempts import Attempt
 from .nodes import NodeTable
 from .task_run import TaskRun
 
-# Another node is worth turning to while there is time for its expected latency and half as much again.
-_ELSEWHERE_SLACK = 1.5
 _FIRST_RETRY_MS = 100.0
 # A node that refused for one of these may take the same task later; any other reason stays.
 _PASSES_WITH_TIME = frozenset(("full", "deadline"))
@@ -40,15 +38,13 @@ class Placer:
         candidates = build_candidates(facts, views, self._utility, silent_after_ms=self._silent_after_ms)
         return self._guard.decide(facts, candidates)
 
-    def elsewhere(self, task: TaskRun, attempt: Attempt, now_s: float) -> tuple[Candidate | None, float]:
-        """Where the task would go without this attempt's node, and until when turning there makes sense.
+    def elsewhere(self, task: TaskRun, attempt: Attempt, now_s: float) -> Candidate | None:
+        """Where the task would go without this attempt's node.
 
         The vehicle's own place is not elsewhere: its narrator loses nothing by waiting.
         """
         candidate = chosen(self.decide(task, now_s, but_not=attempt.node))
-        if candidate.place == "vehicle":
-            return None, -math.inf
-        return candidate, task.speak_s - _ELSEWHERE_SLACK * candidate.latency_ms / 1000
+        return None if candidate.place == "vehicle" else candidate
 
     def avoid_after_refusal(self, task: TaskRun, node: str, refusal: Rejected, now_s: float) -> float:
         """Until when a node that has refused the task is not to be asked again; infinite where that is for good."""
