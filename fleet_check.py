@@ -15,7 +15,9 @@ from .bus.errors import ConfigurationError
 from .bus.fleet_file import ROLES, FleetFile, MemberRole, is_fleet, read_fleet
 from .bus.metrics import parse_listen_address
 from .bus.topics import checked_name
+from .datasets.sources import without_password
 
+_IDENTITY = {"name", "fleet", "broker"}
 _HUB = "is not a folder here: it would be looked for on the Hugging Face hub"
 
 
@@ -159,9 +161,13 @@ class _Findings:
     def convert(self, kind: type[MemberConfiguration], values: Mapping[str, Any], where: str) -> MemberConfiguration:
         """The configuration, with the role's defaults in place of what cannot be used."""
         problems = problems_in(kind, values)
+        usable = {key: value for key, value in values.items() if key not in problems}
+        if together := problems_in(kind, usable):
+            problems |= together
+            usable = {key: usable[key] for key in usable.keys() & _IDENTITY}
         for problem in problems.values():
             self.problem(where, problem)
-        return msgspec.convert({key: value for key, value in values.items() if key not in problems}, kind)
+        return msgspec.convert(usable, kind)
 
     def _broker(self, url: str | None) -> str | None:
         if url is None:
@@ -217,10 +223,8 @@ def _refusals(role: MemberRole, configuration: MemberConfiguration) -> Iterator[
     attempts: list[Any] = [lambda: checked_name(configuration.name)]
     if configuration.metrics is not None:
         attempts.append(lambda: parse_listen_address(configuration.metrics or 0))
-    if role == "recorder":
-        attempts.append(lambda: _parse_retention(configuration))
     if role == "vehicle":
-        attempts += [lambda: _open_log(configuration), lambda: _make_policy(configuration)]
+        attempts += [lambda: _look_at_source(configuration), lambda: _make_policy(configuration)]
     for attempt in attempts:
         try:
             attempt()
@@ -231,17 +235,12 @@ def _refusals(role: MemberRole, configuration: MemberConfiguration) -> Iterator[
         yield f"journal = {journal!r}: there is no folder {Path(journal).parent}"
 
 
-def _open_log(configuration: Any) -> None:
-    from .datasets.drivelog import DriveLog
+def _look_at_source(configuration: Any) -> None:
+    """A live camera is left alone: to look whether it is there would be to start something."""
+    from .vehicle_node.scenes import check_source, is_live
 
-    if configuration.log is not None:
-        DriveLog.open(Path(configuration.log))
-
-
-def _parse_retention(configuration: Any) -> None:
-    from .qos.retention import parse_retention
-
-    parse_retention(configuration.keep_frames, configuration.frame_retention, configuration.frame_limit)
+    if configuration.video is None or configuration.log is not None or not is_live(configuration.video):
+        check_source(Path(configuration.log) if configuration.log is not None else None, configuration.video)
 
 
 def _make_policy(configuration: Any) -> None:
@@ -261,5 +260,6 @@ def _port(configuration: MemberConfiguration) -> int:
 def _settings(configuration: MemberConfiguration) -> dict[str, Any]:
     values: dict[str, Any] = msgspec.to_builtins(configuration)
     defaults: dict[str, Any] = msgspec.to_builtins(type(configuration)(name=configuration.name))
-    said = {key: value for key, value in values.items() if value != defaults[key]}
-    return {key: value for key, value in said.items() if key not in ("name", "fleet", "broker")}
+    said = {key: value for key, value in values.items() if key not in _IDENTITY and value != defaults[key]}
+    # A camera's URL may hold a password.
+    return {key: without_password(value) if isinstance(value, str) else value for key, value in said.items()}

@@ -60,7 +60,10 @@ def load_configuration(
 
 
 def problems_in(kind: type[Configuration], values: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with which key's value; empty where `kind` can be made of them."""
+    """What is wrong with which key's value; empty where `kind` can be made of them.
+
+    What is wrong with several together, each being right by itself, has the key "".
+    """
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     problems: dict[str, str] = {}
     for key, value in values.items():
@@ -72,6 +75,11 @@ def problems_in(kind: type[Configuration], values: Mapping[str, Any]) -> dict[st
         except msgspec.ValidationError as error:
             text = str(error)
             problems[key] = f"{key} = {value!r}: {text[:1].lower()}{text[1:]}"
+    if not problems:
+        try:
+            msgspec.convert(values, kind)
+        except (msgspec.ValidationError, ConfigurationError) as error:
+            problems[""] = str(error)
     return problems
 
 

@@ -61,6 +61,9 @@ def test_the_password_is_never_shown(tmp_path):
         ("[[vehicle]]\npolicy = 'static'", "needs --place"),
         ("[[vehicle]]\nplace = 'cloud'", "this fleet has no cloud: add [[cloud]]"),
         ("[[vehicle]]\nlog = 'no-such-log'", "there is no folder no-such-log"),
+        ("[[vehicle]]\nvideo = 'no-such.mp4'", "no-such.mp4"),
+        ("[[vehicle]]\nvideo = 'x.mp4'\nlog = 'y'", "vehicle-1: "),
+        ("[[vehicle]]\nframe_interval_s = 0.01", "frame_interval_s is 0 for never"),
         ("[[vehicle]]\njournal = '/no-such/j.sqlite'", "there is no folder /no-such"),
         ("[[vehicle]]\nmetrics = 'here'", "write a port"),
         ("[[vehicle]]\nlog_level = 'loud'", "log_level = 'loud'"),
@@ -103,6 +106,12 @@ def test_the_edges_and_clouds_of_a_fleet(tmp_path):
         "edge-1: cloud = 'cloud-9', but this fleet has no cloud of that name",
     ]
     assert "hub" in str(report.notes[0])
+
+
+def test_a_camera_is_left_alone_and_its_password_not_shown(tmp_path):
+    report = check(tmp_path, "[[vehicle]]\nvideo = 'rtsp://me:s3cret@10.0.0.9/stream'\n")
+    assert report.ok
+    assert "s3cret" not in json.dumps(report.plain())
 
 
 def test_a_url_that_is_given_wins_over_the_files(tmp_path):
