@@ -108,6 +108,14 @@ class Fleet:
         await asyncio.gather(*(self._processes[name].wait() for name in names))
         self.check(name for name in names if self._processes[name].returncode)
 
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a process, for instance to see what its death costs the others."""
+        self._processes[name].send_signal(number)
+
+    async def wait(self, name: str) -> int:
+        """Wait until a process has ended, however that came, and return its exit status; negative: its signal."""
+        return await self._processes[name].wait()
+
     async def stop(self, names: Iterable[str]) -> None:
         """SIGTERM, time to finish what was accepted, then SIGKILL."""
         await asyncio.gather(*(self._stop(self._processes[name]) for name in names))
