@@ -28,3 +28,14 @@ def bench_bus(
     from ..benchmarks.bus import measure_bus
 
     print_bench(measure_bus(quick=quick), as_json)
+
+
+@verbs.command("capacity", epilog="Example:  roadside bench capacity --json")
+def bench_capacity(
+    quick: Annotated[bool, typer.Option("--quick", help="Short stages and a short hold: a rough knee.")] = False,
+    as_json: Json = False,
+) -> None:
+    """How many tasks per second the fleet takes here, and whether a queue grows at 70% of that; about six minutes."""
+    from ..benchmarks.capacity import measure_capacity
+
+    print_bench(measure_capacity(quick=quick), as_json)
