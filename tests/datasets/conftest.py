@@ -48,7 +48,7 @@ class Film:
     ) -> None:
         """at: when each picture comes, in 1/rate s; turned_deg: turn of the picture, counterclockwise."""
         with av.open(str(path), "w", **how) as container:
-            stream = container.add_stream(codec, rate=rate)
+            stream: Any = container.add_stream(codec, rate=rate)
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             stream.codec_context.gop_size = key_every
             stream.bit_rate = 500_000

@@ -139,15 +139,16 @@ def test_the_newest_picture_wins(film):
         camera.wait_for_picture(PATIENCE_S)
         # Nobody looks while pictures come: none of them waits.
         wait_for(lambda: (shows(film, camera) or 0) >= 45)
-        seen = []
+        views = []
         for _ in range(5):
-            view = camera.view(0.0)
-            seen.append((film.number(view.picture), view.moment_s))
+            views.append(camera.view(0.0))
             time.sleep(0.1)
-        assert [number for number, _ in seen] == sorted(number for number, _ in seen)
-        assert seen[0][0] < seen[-1][0]
-        assert [at_s for _, at_s in seen] == sorted(at_s for _, at_s in seen)
-        assert (view.telemetry, view.truth, view.clip) == ({}, None, f"tcp://127.0.0.1:{port}")
+        numbers = [film.number(view.picture) for view in views]
+        assert numbers == sorted(numbers)
+        assert numbers[0] < numbers[-1]
+        assert views[0].moment_s < views[-1].moment_s
+        assert all((view.telemetry, view.truth) == ({}, None) for view in views)
+        assert {view.clip for view in views} == {f"tcp://127.0.0.1:{port}"}
         assert camera.losses == {}
 
 
