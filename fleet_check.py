@@ -181,9 +181,8 @@ class _Findings:
     def default_keys(self, fleet: FleetFile, kinds: Mapping[MemberRole, type[MemberConfiguration]]) -> None:
         """A default that no member knows would be lost without a word."""
         known = dict.fromkeys(key for kind in kinds.values() for key in kind.__struct_fields__)
-        if known:
-            for key in fleet.defaults.keys() - known:
-                self.problem("[defaults]", f"nobody here knows the key {key!r}; {suggestion(key, known)}")
+        for key in (key for key in fleet.defaults if key not in known):
+            self.problem("[defaults]", f"nobody here knows the key {key!r}; {suggestion(key, known)}")
 
     def of_member(self, role: MemberRole, configuration: MemberConfiguration) -> None:
         name = configuration.name
@@ -221,8 +220,8 @@ class _Findings:
 def _refusals(role: MemberRole, configuration: MemberConfiguration) -> Iterator[str]:
     """What a configuration of the right types would still be refused for when it is used, in the words of then."""
     attempts: list[Any] = [lambda: checked_name(configuration.name)]
-    if configuration.metrics is not None:
-        attempts.append(lambda: parse_listen_address(configuration.metrics or 0))
+    if (metrics := configuration.metrics) is not None:
+        attempts.append(lambda: parse_listen_address(metrics))
     if role == "vehicle":
         attempts += [lambda: _look_at_source(configuration), lambda: _make_policy(configuration)]
     for attempt in attempts:
@@ -250,9 +249,11 @@ def _make_policy(configuration: Any) -> None:
 
 
 def _port(configuration: MemberConfiguration) -> int:
-    """Of the metrics; 0 where there are none, or any free port will do."""
+    """Of the metrics; 0 where there are none, any free port will do, or the address was refused above."""
+    if configuration.metrics is None:
+        return 0
     try:
-        return parse_listen_address(configuration.metrics or 0)[1]
+        return parse_listen_address(configuration.metrics)[1]
     except ConfigurationError:
         return 0
 

@@ -84,9 +84,10 @@ def problems_in(kind: type[Configuration], values: Mapping[str, Any]) -> dict[st
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """What somebody may have meant who wrote `wrong`."""
     known = list(known)
-    close = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    close = difflib.get_close_matches(wrong, known, n=2)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known are {', '.join(known)}"
 
 
 def read_toml(file: Path) -> dict[str, Any]:

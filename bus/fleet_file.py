@@ -124,17 +124,17 @@ class _Reader:
     problems: list[str] = field(default_factory=list)
 
     def read(self) -> FleetFile:
-        for table in self.document.keys() - set(_TABLES):
+        for table in sorted(self.document.keys() - set(_TABLES)):
             self.problems.append(f"unknown table or key {table!r}; {suggestion(table, _TABLES)}")
         head = self._table("fleet")
-        for key in head.keys() - set(_FLEET_KEYS):
+        for key in sorted(head.keys() - set(_FLEET_KEYS)):
             self.problems.append(f"[fleet]: unknown key {key!r}; {suggestion(key, _FLEET_KEYS)}")
         name = self._text(head, "name") or DEFAULT_FLEET
         if not NAME.match(name):
             self._note_bad_name("[fleet]", name)
             name = DEFAULT_FLEET
         defaults = self._table("defaults")
-        for key in defaults.keys() & {"name", "fleet", "broker", "count"}:
+        for key in sorted(defaults.keys() & {"name", "fleet", "broker", "count"}):
             self.problems.append(f"[defaults]: {key} cannot be everybody's; {_where_it_stands(key)}")
         members = tuple(member for role in ROLES for member in self._members(role, name))
         recorder = self._recorder(name)
@@ -145,7 +145,7 @@ class _Reader:
 
     def _recorder(self, fleet: str) -> Member:
         table = self._table("recorder")
-        for key in table.keys() & {"name", "fleet", "broker"}:
+        for key in sorted(table.keys() & {"name", "fleet", "broker"}):
             self.problems.append(f"[recorder]: {key} cannot be chosen here; leave it out")
         return Member("recorder", "recorder", {**table, "name": "recorder", "fleet": fleet})
 
@@ -171,7 +171,7 @@ class _Reader:
         members: list[Member] = []
         for table in tables:
             where = f"[[{role}]] {len(members) + 1}"
-            for key in table.keys() & {"fleet", "broker"}:
+            for key in sorted(table.keys() & {"fleet", "broker"}):
                 self.problems.append(f"{where}: {key} is the whole fleet's; {_where_it_stands(key)}")
             for name in self._names(where, role, table, len(members) + 1):
                 values = {key: value for key, value in table.items() if key not in ("count", "fleet", "broker")}

@@ -54,4 +54,4 @@ async def test_who_knows_the_password_is_served_and_nobody_else(mosquitto):
 def test_it_takes_the_largest_message_with_its_address_and_never_waits_for_company():
     settings = dict(line.split(maxsplit=1) for line in EXAMPLE.read_text().splitlines() if line and line[0] != "#")
     assert settings["set_tcp_nodelay"] == "true"
-    assert int(settings["message_size_limit"]) >= MAX_MESSAGE_BYTES + 64 * 1024
+    assert int(settings["max_packet_size"]) >= MAX_MESSAGE_BYTES + 64 * 1024
