@@ -65,7 +65,8 @@ async def run_sweep(options: SweepOptions, console: Console, stop: asyncio.Event
             for number, settings in enumerate(waiting, start=1):
                 progress.update(bar, description=_described(settings, plan))
                 folder = out.with_name(f"{out.stem}-runs") / f"{number:04d}-{uuid.uuid4().hex[:6]}"
-                status = await _run(replace(settings, run=folder), table)
+                status, told = await _run(replace(settings, run=folder), table)
+                console.print(f"{status}: {_described(settings, plan)}  {told}", highlight=False, soft_wrap=True)
                 runs[status] += 1
                 runs["left"] -= 1
                 progress.advance(bar)
@@ -80,8 +81,8 @@ def _is_due(row: dict[str, str] | None, options: SweepOptions) -> bool:
     return row is None or options.force or (options.retry_failed and row["status"] == FAILED)
 
 
-async def _run(options: DemoOptions, table: SweepTable) -> str:
-    """One run and its row; returns what became of it."""
+async def _run(options: DemoOptions, table: SweepTable) -> tuple[str, str]:
+    """One run and its row; returns what became of it, in a word and in a few more."""
     assert options.run is not None
     started_s = time.monotonic()
     status, error, summary = DONE, "", dict[str, Any]()
@@ -92,7 +93,7 @@ async def _run(options: DemoOptions, table: SweepTable) -> str:
         status, error = FAILED, str(failure)
     wall_s = time.monotonic() - started_s
     table.put(options, status=status, error=error, run=options.run, wall_s=wall_s, summary=summary)
-    return status
+    return status, error or f"{summary['tasks']['created']} tasks in {wall_s:.0f} s"
 
 
 async def _tell_stop(stop: asyncio.Event, console: Console) -> None:
