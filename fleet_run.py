@@ -75,7 +75,7 @@ class _Members:
         """Start them all, look after them, and end them; returns the names of those that died meanwhile."""
         nodes, vehicles = [member.name for member in self._nodes], [member.name for member in self._vehicles]
         dead: list[str] = []
-        await self._fleet.start(_RECORDER, "record", str(self._run.path), "--config", str(self._path))
+        await self._start([self._file.recorder])
         await self._start(self._nodes)
         if await _unless_stopped(self._fleet.ready([_RECORDER, *nodes], timeout_s=_START_TIMEOUT_S), stop):
             await self._start(self._vehicles)
@@ -92,7 +92,10 @@ class _Members:
 
     def _arguments(self, member: Member) -> list[str]:
         """The process reads the file itself; what is said here is only what belongs to this run."""
-        arguments = [member.role, "--config", str(self._path), "--name", member.name]
+        if member.role == "recorder":
+            arguments = ["record", str(self._run.path), "--config", str(self._path)]
+        else:
+            arguments = [member.role, "--config", str(self._path), "--name", member.name]
         values = {**self._file.defaults, **member.values}
         if values.get("log_level") in ("warning", "error"):
             # Being ready is told at level info, and somebody waits for it.

@@ -52,7 +52,10 @@ def scrape(tmp_path: Path, name: str) -> dict[str, float]:
 
 
 def test_vehicles_that_finish_end_the_fleet(tmp_path):
-    process = start(tmp_path, "[[vehicle]]\ncount = 2\nplace = 'vehicle'\nduration_s = 2\nrate_hz = 4\n")
+    process = start(
+        tmp_path,
+        "[defaults]\nlog_level = 'warning'\n[[vehicle]]\ncount = 2\nplace = 'vehicle'\nduration_s = 2\nrate_hz = 4\n",
+    )
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "2 vehicles" in errors
