@@ -134,7 +134,7 @@ def drive(best_broker: Broker, fleet: str, tmp_path: Path, monkeypatch: pytest.M
             broker=url,
             fleet=fleet,
             journal=str(tmp_path / "vehicle-1.sqlite"),
-            **{"rate_hz": 12.0, "duration_s": 1.0, "seed": 20, **options},
+            **{"rate_hz": 12.0, "duration_s": 0.7, "seed": 20, **options},
         )
         async with Bus(url=url, fleet=fleet, name="observer") as bus:
             outcomes = bus.subscribe(topics.OUTCOME, vehicle="vehicle-1")

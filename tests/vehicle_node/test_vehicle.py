@@ -38,7 +38,7 @@ async def test_answers_become_results_with_their_breakdown(scripted, drive, chec
 
 async def test_a_silent_node_costs_a_fallback_and_never_an_answer(scripted, drive, check_contract):
     async with scripted("edge-1", lambda node, vehicle, task: None):
-        outcomes = await drive(duration_s=1.0)
+        outcomes = await drive(duration_s=0.7)
     assert set(check_contract(outcomes)) == {"fallback"}
     for outcome in outcomes:
         assert outcome.reason == "no answer in time"
@@ -154,7 +154,7 @@ async def test_a_journal_that_cannot_be_written_creates_no_task(scripted, drive,
 
     monkeypatch.setattr(Journal, "created", full)
     async with scripted("edge-1", lambda node, vehicle, task: None) as node:
-        outcomes = await drive(duration_s=1.0)
+        outcomes = await drive(duration_s=0.7)
     assert outcomes == []
     assert node.tasks == []
     assert list(read_journal(tmp_path / "vehicle-1.sqlite")) == []
