@@ -40,7 +40,7 @@ FREQUENT_WORDS: dict[str, tuple[str, str]] = {
 # Walking pace: a car at no more is mostly about to stop, where its acceleration is not known.
 _ROLLING_KMH = 7.2
 _FEATURES = (SPEED_KMH, ACCELERATION_MPS2, YAW_RATE_DEG_S)
-# Two people mean the same stretch where they share at least half of what either of them marked.
+# Two people mean the same stretch where they share more than half of what either of them marked.
 _SAME_STRETCH = 0.5
 
 
@@ -90,7 +90,11 @@ def _features(telemetry: Mapping[str, float]) -> list[float]:
 
 
 def human_pairs(rows: Sequence[Row]) -> list[tuple[Caption, Caption]]:
-    """(one person's words, another's) for stretches of video that two rows both annotate, the earlier row first."""
+    """(one person's words, another's) for stretches of video that two rows both annotate.
+
+    The later row's annotations speak, each with that of the earlier row which it overlaps most for its reference. The
+    other way round, BDD-X's people score .7 more in the actions' BLEU-4: their texts are shorter.
+    """
     rows_of: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.segments:
@@ -98,8 +102,8 @@ def human_pairs(rows: Sequence[Row]) -> list[tuple[Caption, Caption]]:
     return [
         pair
         for same_video in rows_of.values()
-        for row, other in itertools.combinations(same_video, 2)
-        for pair in _same_stretches(row.segments, other.segments)
+        for earlier, later in itertools.combinations(same_video, 2)
+        for pair in _same_stretches(later.segments, earlier.segments)
     ]
 
 
@@ -108,7 +112,7 @@ def _same_stretches(segments: Sequence[Segment], others: Sequence[Segment]) -> l
     return [
         (Caption.of_segment(segment), Caption.of_segment(other))
         for segment, other in matched
-        if _overlap(segment, other) >= _SAME_STRETCH
+        if _overlap(segment, other) > _SAME_STRETCH
     ]
 
 

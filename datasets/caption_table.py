@@ -8,6 +8,7 @@ from typing import Any
 
 from .caption_metrics import caption_scores
 from .captions import Caption
+from .meteor import Meteor
 from .phrases import Parsed
 
 PARTS = ("action", "justification")
@@ -16,13 +17,16 @@ DETAILS = tuple(field.name for field in fields(Parsed) if field.name not in PART
 _DIGITS = 4
 
 
-def score_row(name: str, said: Sequence[Caption], true: Sequence[Caption], **more: Any) -> dict[str, Any]:
+def score_row(
+    name: str, said: Sequence[Caption], true: Sequence[Caption], *, meteor: Meteor | None = None, **more: Any
+) -> dict[str, Any]:
     """Scores of captions, each beside the reference of the same index, ready for JSON. more: further columns.
 
     `*_accuracy`: share of those references that name a class whose class was said; `*_judged`: the share of references
     that do, for the parser (phrases.py) knows a closed set of classes; None where no reference names any.
     `details_accuracy`: share of references with details of which every one was said, and each detail's own.
-    `bleu4_*`, `cider_*`, `rouge_l_*`: times 100, as the field prints them. `*_by_class`: n and accuracy of each class.
+    `bleu4_*`, `cider_*`, `rouge_l_*`, and `meteor_*` where one is given: times 100, as the field prints them.
+    `*_by_class`: n and accuracy of each class.
     Raises ValueError where the two differ in length or are empty.
     """
     row: dict[str, Any] = {"name": name, "n": len(said)}
@@ -32,8 +36,12 @@ def score_row(name: str, said: Sequence[Caption], true: Sequence[Caption], **mor
         row[f"{part}_judged"] = round(len(pairs) / len(true), _DIGITS) if true else None
     row.update(_detail_scores(said, true))
     for part in PARTS:
-        words = caption_scores([getattr(each, part) for each in said], [[getattr(each, part)] for each in true])
-        row.update({f"{metric}_{part}": round(value, 2) for metric, value in asdict(words).items()})
+        candidates = [getattr(each, part) for each in said]
+        references = [[getattr(each, part)] for each in true]
+        words = asdict(caption_scores(candidates, references))
+        if meteor is not None:
+            words["meteor"] = meteor.score(candidates, references)
+        row.update({f"{metric}_{part}": round(value, 2) for metric, value in words.items()})
     for part in PARTS:
         row[f"{part}_by_class"] = _by_class(_judged(part, said, true))
     return row | {key: _rounded(value) for key, value in more.items()}
@@ -41,7 +49,14 @@ def score_row(name: str, said: Sequence[Caption], true: Sequence[Caption], **mor
 
 def columns_of(part: str) -> tuple[str, ...]:
     """The keys of a row that tell how well one part was said."""
-    return (f"{part}_accuracy", f"bleu4_{part}", f"cider_{part}", f"rouge_l_{part}", f"{part}_by_class")
+    return (
+        f"{part}_accuracy",
+        f"bleu4_{part}",
+        f"cider_{part}",
+        f"rouge_l_{part}",
+        f"meteor_{part}",
+        f"{part}_by_class",
+    )
 
 
 def _judged(part: str, said: Sequence[Caption], true: Sequence[Caption]) -> list[tuple[str | None, str]]:

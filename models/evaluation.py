@@ -15,6 +15,7 @@ from ..datasets.caption_table import score_row
 from ..datasets.captions import Caption
 from ..datasets.evaluation_scenes import EvaluationScene
 from ..datasets.findings import Findings
+from ..datasets.meteor import Meteor
 from ..datasets.references import Reference
 from .answering import CloudAnswerer, EdgeAnswerer, cloud_answerer, edge_answerer
 from .decoding import Generation, to_the_end
@@ -62,6 +63,7 @@ def evaluate_model(
     *,
     thetas: Sequence[float] = (),
     theta_scenes: int = 300,
+    meteor: Meteor | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Evaluated:
     """Ask a model to explain each scene, as nodes would ask it, and score what it says.
@@ -79,7 +81,7 @@ def evaluate_model(
         advance(1)
     if not voices.references:
         raise ModelError(f"{voices.model} answered about no scene ({dict(findings.counts)}): look at the log's videos")
-    return Evaluated(voices.model, voices.references, voices.rows())
+    return Evaluated(voices.model, voices.references, voices.rows(meteor))
 
 
 class Voices:
@@ -116,22 +118,22 @@ class Voices:
                 self._answer_together(voice, replace(question, exit_thresholds=(theta,) * exits), prompt)
         self.references.append(scene.reference)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self, meteor: Meteor | None = None) -> list[dict[str, Any]]:
         """Of the four voices, then of each theta; on its own scenes, which may be fewer."""
         edge = self._voices[EDGE]
         more = {
             EDGE: {f"{speaker}_token_share": edge.share_of(speaker) for speaker in ("exit1", "exit2")},
             TOGETHER: self._collaboration(self._voices[TOGETHER]),
         }
-        rows = [self._row(name, voice, more.get(name, {})) for name, voice in self._voices.items()]
+        rows = [self._row(name, voice, meteor, more.get(name, {})) for name, voice in self._voices.items()]
         return rows + [
-            self._row(f"theta {theta:g}", voice, {"theta": theta} | self._collaboration(voice))
+            self._row(f"theta {theta:g}", voice, meteor, {"theta": theta} | self._collaboration(voice))
             for theta, voice in self._by_theta.items()
         ]
 
-    def _row(self, name: str, voice: Voice, more: dict[str, Any]) -> dict[str, Any]:
+    def _row(self, name: str, voice: Voice, meteor: Meteor | None, more: dict[str, Any]) -> dict[str, Any]:
         true = [reference.caption for reference in self.references[: len(voice.captions)]]
-        return score_row(name, voice.captions, true, **more)
+        return score_row(name, voice.captions, true, meteor=meteor, **more)
 
     def _collaboration(self, voice: Voice) -> dict[str, float]:
         """What the cloud had to do, and how near the answers come to the whole model's."""

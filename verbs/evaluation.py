@@ -30,10 +30,12 @@ _MEANING = {
 _WORDS = {
     "action BLEU-4": ("bleu4_action", ".1f"),
     "action CIDEr": ("cider_action", ".1f"),
-    "action ROUGE-L": ("rouge_l_action", ".1f"),
+    "action ROUGE": ("rouge_l_action", ".1f"),
+    "action METEOR": ("meteor_action", ".1f"),
     "reason BLEU-4": ("bleu4_justification", ".1f"),
     "reason CIDEr": ("cider_justification", ".1f"),
-    "reason ROUGE-L": ("rouge_l_justification", ".1f"),
+    "reason ROUGE": ("rouge_l_justification", ".1f"),
+    "reason METEOR": ("meteor_justification", ".1f"),
 }
 
 
@@ -58,6 +60,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="PNG", help="Also try exit thresholds, and draw what each costs and gives."),
     ] = None,
+    meteor: Annotated[bool, typer.Option("--meteor", help="Also METEOR; needs roadside[meteor], and Java.")] = False,
     classes: Annotated[bool, typer.Option("--classes", help="Also print the scores of each class.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +74,13 @@ def evaluate(
 
         thetas = THETAS
     options = EvaluationOptions(
-        model=model, data=data, captions=tuple(captions or ()), split=split, limit=limit, thetas=thetas
+        model=model,
+        data=data,
+        captions=tuple(captions or ()),
+        split=split,
+        limit=limit,
+        thetas=thetas,
+        meteor=meteor,
     )
     scoreboard = score(options.quick() if quick else options, _bar)
     _tell_findings(scoreboard.findings)
@@ -123,7 +132,7 @@ def _print_report(report: dict[str, Any], *, classes: bool) -> None:
         f"({first['action_judged']:.1%} of the actions, {first['justification_judged']:.1%} of the reasons).\n"
     )
     console.print(_table(rows, _WORDS))
-    typer.echo("By words, times 100, CIDEr-D; to be compared on the same references only.")
+    typer.echo("Of words, times 100 (CIDEr-D, ROUGE-L): to be compared on the same references only.")
     if classes:
         for part in ("action", "justification"):
             console.print(_class_table(part, rows))
@@ -153,11 +162,15 @@ def _class_table(part: str, rows: list[dict[str, Any]]) -> Any:
     table = Table(title=f"\nShare of right answers by {part}", box=None)
     table.add_column("class", no_wrap=True)
     table.add_column("n", justify="right")
-    # Thresholds that were tried are of fewer scenes, and people's pairs of other ones.
-    compared = [row for row in rows if row["n"] == rows[0]["n"] and "theta" not in row and row[f"{part}_by_class"]]
+    compared = [row for row in rows if _has_classes_of_its_own(row, part) and row["n"] == rows[0]["n"]]
     for row in compared:
-        table.add_column(row["name"].replace("-", " "), justify="right")
+        table.add_column(row["name"].replace("-", " ").replace("+", " + "), justify="right")
     for name, first in compared[0][f"{part}_by_class"].items():
         shares = (row[f"{part}_by_class"][name]["accuracy"] for row in compared)
         table.add_row(name, str(first["n"]), *(f"{share:.0%}" for share in shares))
     return table
+
+
+def _has_classes_of_its_own(row: dict[str, Any], part: str) -> bool:
+    """Not so thresholds that were tried on the way, and baselines that say one class for whatever is so."""
+    return "theta" not in row and row["name"] not in ("constant", "telemetry-rule") and bool(row[f"{part}_by_class"])
