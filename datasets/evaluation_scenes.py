@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -52,7 +52,13 @@ def log_scenes(log: DriveLog, references: Sequence[Reference], findings: Finding
 
     Raises LogError where none of the log's videos is there.
     """
-    clips = {clip.name: clip for clip in log.clips}
+    # At once, and not with the first scene: a log without videos is refused before a model is loaded for it.
+    return _scenes_of({clip.name: clip for clip in log.clips}, references, findings)
+
+
+def _scenes_of(
+    clips: Mapping[str, Clip], references: Sequence[Reference], findings: Findings
+) -> Iterator[EvaluationScene]:
     by_clip: defaultdict[str, list[Reference]] = defaultdict(list)
     for reference in references:
         by_clip[reference.clip].append(reference)
