@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model as the field does, beside baselines that need none. The rendered test split takes some minutes."""
+    # As Ctrl-C, so that the processes which render go down with this one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from ..models.scoreboard import EvaluationOptions
     from ..models.scoreboard import evaluate as score
 
