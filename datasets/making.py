@@ -20,11 +20,11 @@ from .scene import Drive, Stretch
 from .situations import SITUATIONS
 
 FRAMES_PER_S = 10
-LONGEST_DRIVE_S = 32
+LONGEST_DRIVE_S = 40
 # Drives of logs have seeds below this bound; those of training, validation and test samples lie above it.
 LOG_SEED_BITS = 20
 _FIRST_START_MS = 1_750_000_000_000
-_TIMES = ("day", "night", "dusk", "day", "night")
+_CONDITIONS = ("day", "night", "raining", "dusk", "day", "foggy", "night")
 
 Progress = Callable[[int, int], None]
 
@@ -58,9 +58,9 @@ def plan_log(seed: int, count: int) -> list[tuple[str, Drive]]:
     situations = list(SITUATIONS)
     plan: list[tuple[str, Drive]] = []
     for index in range(count):
-        situation, time_of_day = situations[index % len(situations)], _TIMES[index % len(_TIMES)]
-        drive = _fitting_drive(rng, situation, time_of_day)
-        plan.append((f"{index + 1:02d}-{time_of_day}-{drive.seed:05x}", drive))
+        situation, conditions = situations[index % len(situations)], _CONDITIONS[index % len(_CONDITIONS)]
+        drive = _fitting_drive(rng, situation, conditions)
+        plan.append((f"{index + 1:02d}-{conditions}-{drive.seed:05x}", drive))
     return plan
 
 
@@ -76,10 +76,10 @@ def segments_of(drive: Drive) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
-def _fitting_drive(rng: random.Random, situation: str, time_of_day: str) -> Drive:
+def _fitting_drive(rng: random.Random, situation: str, conditions: str) -> Drive:
     """The first drive of random seeds that is not too long and fits into a row's slots."""
     while True:
-        drive = make_drive(rng.getrandbits(LOG_SEED_BITS), must_show=situation, time_of_day=time_of_day)
+        drive = make_drive(rng.getrandbits(LOG_SEED_BITS), must_show=situation, conditions=conditions)
         if drive.duration_s <= LONGEST_DRIVE_S and len(_joined(drive.stretches)) <= SLOTS:
             return drive
 

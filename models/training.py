@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..bus.errors import ConfigurationError
 from ..datasets.phrases import words
-from ..datasets.renderer import OBJECT_NAMES
+from ..datasets.boxes import OBJECT_NAMES
 from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED, make_samples
 from .calibration import calibrate, collect_votes
 from .checkpoints import CARD_FILE, quiet_transformers

@@ -21,13 +21,13 @@ from ..datasets.phrases import (
     EXTRA_FACTS,
     JUSTIFICATIONS,
     SIDES,
-    TIMES_OF_DAY,
+    CONDITIONS,
     VEHICLES,
     SceneFacts,
     sentence,
     telemetry_text,
 )
-from ..datasets.renderer import OBJECT_NAMES, ObjectBox
+from ..datasets.boxes import OBJECT_NAMES, ObjectBox
 from ..datasets.samples import make_samples
 from .images import open_image
 from .tokenizer import AROUND_IMAGE, IMAGE, WHOLE_IMAGE
@@ -46,7 +46,7 @@ CLASS_SETS: tuple[tuple[str | None, ...], ...] = (
     tuple(JUSTIFICATIONS),
     (None, *VEHICLES),
     (None, *SIDES),
-    TIMES_OF_DAY,
+    CONDITIONS,
     tuple(EXTRA_FACTS),
     (None, *VEHICLES),
     (None, *SIDES),
@@ -101,7 +101,7 @@ def class_indices(facts: SceneFacts) -> list[int]:
         facts.justification,
         facts.vehicle,
         facts.side,
-        facts.time_of_day,
+        facts.conditions,
         facts.extra.fact,
         facts.extra.vehicle,
         facts.extra.side,

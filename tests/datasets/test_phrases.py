@@ -38,7 +38,7 @@ def scene_facts(draw: st.DrawFn) -> SceneFacts:
         justification,
         vehicle if "{vehicle}" in slots else None,
         side if "{side}" in slots else None,
-        draw(st.sampled_from(phrases.TIMES_OF_DAY)),
+        draw(st.sampled_from(phrases.CONDITIONS)),
         extra,
     )
 

@@ -9,7 +9,7 @@ import pytest
 from roadside.datasets.camera import FRAME_HEIGHT, FRAME_WIDTH, View
 from roadside.datasets.drives import make_drive
 from roadside.datasets.kinematics import Motion
-from roadside.datasets.phrases import TIMES_OF_DAY
+from roadside.datasets.phrases import CONDITIONS
 from roadside.datasets.renderer import OBJECT_NAMES, Frame, ObjectBox, Renderer
 from roadside.datasets.scene import Drive, Stretch, Vehicle
 from roadside.datasets.situations import SITUATIONS
@@ -57,10 +57,10 @@ def test_the_reason_is_in_sight(name):
     assert missed <= 0.02 * looked
 
 
-@pytest.mark.parametrize("time_of_day", TIMES_OF_DAY)
+@pytest.mark.parametrize("conditions", CONDITIONS)
 @pytest.mark.parametrize(("lamp", "strongest"), [("red-light", 0), ("green-light", 1)])
-def test_a_lit_lamp_has_its_colour_at_every_time_of_day(time_of_day, lamp, strongest):
-    drive = make_drive(3, must_show="red-light", time_of_day=time_of_day)
+def test_a_lit_lamp_has_its_colour_at_every_conditions(conditions, lamp, strongest):
+    drive = make_drive(3, must_show="red-light", conditions=conditions)
     stretch = stretches_with(drive, lamp)[-1]
     frame = Renderer(drive).frame(stretch.start_s + 0.5)
     boxes = named(frame, lamp)
@@ -98,7 +98,7 @@ def test_boxes_lie_in_the_frame_and_have_known_names():
 
 def test_nothing_shines_through_the_vehicle_in_front():
     """A truck stands between the camera and a braking car at night: no lamp of the car may show."""
-    drive = make_drive(4, must_show="clear-road", time_of_day="night")
+    drive = make_drive(4, must_show="clear-road", conditions="night")
     empty = dataclasses.replace(drive, standing=[], people=[], vehicles=[])
     here_m = empty.motion.station_m(2.0)
     grey = (120, 120, 120)
@@ -154,7 +154,7 @@ def test_a_bend_leads_to_its_side():
 
 def test_night_is_darker_than_day():
     brightness = {
-        time_of_day: np.asarray(Renderer(make_drive(2, time_of_day=time_of_day)).frame(3.0).image).mean()
-        for time_of_day in TIMES_OF_DAY
+        conditions: np.asarray(Renderer(make_drive(2, conditions=conditions)).frame(3.0).image).mean()
+        for conditions in CONDITIONS
     }
     assert brightness["night"] < 0.6 * brightness["dusk"] < 0.6 * brightness["day"]
