@@ -15,8 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from .bus import topics
 from .bus.broker import Broker
 from .bus.places import Place
+from .bus.shaping_proxy import ShapingProxy
 from .bus.transport import Bus, Subscription
 from .datasets.drivelog import DriveLog, bundled_log_path
+from .datasets.link_traces import parse_link
 from .fleet import Fleet
 from .policy.registry import PolicyOptions, make_policy
 from .qos.report import summarise
@@ -30,7 +32,10 @@ _FLEET = "demo"
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """The flags of `roadside demo`. duration_s: for how long tasks are created; speed: log seconds per second."""
+    """The flags of `roadside demo`. duration_s: for how long tasks are created; speed: log seconds per second.
+
+    link: between each vehicle and the broker, as datasets/link_traces.py reads it; None: this machine's loopback.
+    """
 
     log: Path | None = None
     model: str | None = None
@@ -40,6 +45,7 @@ class DemoOptions:
     policy: str = "greedy-utility"
     place: Place | None = None
     broker: str | None = None
+    link: str | None = None
     duration_s: float = 30.0
     rate_hz: float = 1.0
     speed: float = 4.0
@@ -50,8 +56,9 @@ class DemoOptions:
 async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) -> tuple[RunDirectory, dict[str, Any]]:
     """Run the fleet until its vehicles have finished, or `stop` is set; returns the run and its summary.
 
-    Nothing is started before log and policy are known to be usable.
+    Nothing is started before log, policy and link are known to be usable.
     """
+    link = parse_link(options.link) if options.link is not None else None
     log_s = DriveLog.open(options.log or bundled_log_path()).duration_s
     policy = make_policy(options.policy, PolicyOptions(place=options.place)).name
     vehicles = _names("vehicle", options.vehicles)
@@ -70,6 +77,9 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         status = progress.add_task("starting the broker", total=None)
         broker_url, broker_kind = await _broker(options, run, stack)
         run.note_broker(broker_kind)
+        # In this process, which has little else to do: a process for each link would cost more than the bytes.
+        # Entered before the fleet, so that the links stand until its last process has ended.
+        links = await stack.enter_async_context(AsyncExitStack())
         fleet = await stack.enter_async_context(Fleet(run, broker_url))
 
         progress.update(status, description=f"starting the nodes ({broker_kind})")
@@ -100,7 +110,11 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
                 "start": number * log_s / len(vehicles),
             }
             words = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
-            await fleet.start(name, "vehicle", *words)
+            # Each vehicle has a radio of its own, and a recorded link begins with its drive.
+            url = broker_url
+            if link is not None:
+                url = (await links.enter_async_context(ShapingProxy(url, link, seed=options.seed + number))).url
+            await fleet.start(name, "vehicle", *words, broker_url=url)
         await _vehicles_finished(fleet, vehicles, [*nodes, "recorder"], stop)
         progress.update(status, description="collecting")
         await fleet.stop(nodes)

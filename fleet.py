@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from types import TracebackType
 
-from .bus.defaults import BROKER_VARIABLE
+from .bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE
 from .bus.errors import FleetError
 from .bus.process import READY
 from .qos.run import RunDirectory
@@ -40,11 +40,14 @@ class Fleet:
     ) -> None:
         await self.stop(list(self._processes))
 
-    async def start(self, name: str, *arguments: str) -> None:
-        """Run `roadside ARGUMENTS` as a process called `name`."""
+    async def start(self, name: str, *arguments: str, broker_url: str | None = None) -> None:
+        """Run `roadside ARGUMENTS` as a process called `name`; broker_url: where it differs from the others'."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         # Not as an argument: the URL may hold a password, and arguments are there for every user of the machine.
-        environment[BROKER_VARIABLE] = self._broker_url
+        environment[BROKER_VARIABLE] = broker_url or self._broker_url
+        if environment.get(LOG_LEVEL_VARIABLE) in ("warning", "error"):
+            # A process says at level info that it is ready, and it says so into its log file alone.
+            environment[LOG_LEVEL_VARIABLE] = "info"
         with self._run.log_path(name).open("wb") as log:
             # -P keeps the working directory off sys.path: a folder called `datasets` there would shadow a library.
             # A session of its own keeps Ctrl-C from reaching it twice: this process passes the stop on.
@@ -72,11 +75,19 @@ class Fleet:
     def check(self, names: Iterable[str]) -> None:
         """FleetError, with the last line of its log, where one of the processes is no more."""
         for name in names:
-            if (code := self._processes[name].returncode) is not None:
-                path = self._run.log_path(name)
-                lines = path.read_text(errors="replace").strip().splitlines()
-                said = lines[-1] if lines else "nothing"
-                raise FleetError(f"{name} ended with exit status {code} and said: {said} (log: {path})")
+            if self.exit_status(name) is not None:
+                raise FleetError(self.last_words(name))
+
+    def exit_status(self, name: str) -> int | None:
+        """None while it runs; negative where a signal killed it."""
+        return self._processes[name].returncode
+
+    def last_words(self, name: str) -> str:
+        """How a process that is no more has ended, with the last line of its log."""
+        path = self._run.log_path(name)
+        lines = path.read_text(errors="replace").strip().splitlines()
+        said = lines[-1] if lines else "nothing"
+        return f"{name} ended with exit status {self.exit_status(name)} and said: {said} (log: {path})"
 
     async def finished(self, names: Iterable[str]) -> None:
         """Wait until the processes have ended by themselves; FleetError where one did so with a failure."""

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import aiomqtt
 
@@ -58,6 +58,14 @@ class BrokerAddress:
             username=None if parts.username is None else unquote(parts.username),
             password=None if parts.password is None else unquote(parts.password),
         )
+
+    @property
+    def url(self) -> str:
+        """What `parse` reads, password included: for handing on to another process, never for showing."""
+        if self.username is None:
+            return str(self)
+        password = "" if self.password is None else f":{quote(self.password, safe='')}"
+        return str(self).replace("mqtt://", f"mqtt://{quote(self.username, safe='')}{password}@")
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -151,6 +159,13 @@ async def subscribe_all(client: aiomqtt.Client, subscriptions: list[Subscription
         subscription.active.set()
 
 
+def is_login_refused(error: aiomqtt.MqttError) -> bool:
+    if not isinstance(error, aiomqtt.MqttCodeError):
+        return False
+    code = getattr(error.rc, "value", error.rc)
+    return code in _BAD_CREDENTIALS or code in _NOT_AUTHORISED
+
+
 def explain(error: aiomqtt.MqttError, address: BrokerAddress) -> BrokerError:
     """The one line for the user about a connection that did not come up."""
     # aiomqtt turns every OSError into a bare text, but Python keeps the original as the context.
@@ -166,8 +181,6 @@ def explain(error: aiomqtt.MqttError, address: BrokerAddress) -> BrokerError:
         return BrokerError(
             f"{address} does not answer as an MQTT broker: check the host, the port, and the firewall between"
         )
-    if isinstance(error, aiomqtt.MqttCodeError):
-        code = getattr(error.rc, "value", error.rc)
-        if code in _BAD_CREDENTIALS or code in _NOT_AUTHORISED:
-            return BrokerError(f"{address} refuses the user name or password: put the right ones into the broker's URL")
+    if is_login_refused(error):
+        return BrokerError(f"{address} refuses the user name or password: put the right ones into the broker's URL")
     return BrokerError(f"cannot use the broker at {address}: {error}")

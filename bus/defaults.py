@@ -4,3 +4,4 @@ DEFAULT_BROKER = "mqtt://127.0.0.1:1883"
 DEFAULT_FLEET = "demo"
 # The environment variable in which a process finds its broker's URL when no flag says it.
 BROKER_VARIABLE = "ROADSIDE_BROKER"
+LOG_LEVEL_VARIABLE = "ROADSIDE_LOG_LEVEL"

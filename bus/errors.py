@@ -2,7 +2,8 @@
 
     RoadsideError                       its text is one line that says what to do next
     ├── ConfigurationError              a flag, TOML key, file or folder that the user gave cannot be used
-    │   ├── LogError                    a driving log that cannot be read
+    │   ├── LogError                    a driving log, video or camera that cannot be read
+    │   │   └── VideoError              one video or camera of it; has a `reason`
     │   ├── ModelError                  an unknown model, or one that cannot be loaded
     │   │   └── SplitError              a model whose split does not reproduce the unsplit model
     │   └── RunError                    a run directory that cannot be read or written
@@ -13,7 +14,8 @@
     └── FleetError                      a process of the fleet died or did not come up
 
 Who handles them: the command line prints a `RoadsideError` in one line and exits with 1 (2 for a
-`ConfigurationError`); the connection counts a `MessageRefused` by reason and goes on; nothing else catches them.
+`ConfigurationError`); the connection counts a `MessageRefused` by reason and goes on; a replay counts a `VideoError`
+by reason and goes on with its next clip; nothing else catches them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,18 @@ class ConfigurationError(RoadsideError):
 
 
 class LogError(ConfigurationError):
-    """A driving log that cannot be read."""
+    """A driving log, video or camera that cannot be read."""
+
+
+class VideoError(LogError):
+    """A video or camera that shows nothing.
+
+    `reason` is a short fixed phrase ("video missing", "video unreadable", ...), fit to be a counter's label.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class ModelError(ConfigurationError):

@@ -294,13 +294,16 @@ class ContextChunk(Message, frozen=True, tag="ContextChunk"):
     """Hidden states of consecutive positions, each sent once and without waiting (CE-CoLLM, section III-B).
 
     rollback: how often the session's sequence has been cut back so far; chunks of an earlier count are stale.
-    hidden: [positions, hidden_size], the first row being that of `position`.
+    hidden: float16 [positions, hidden_size], the first row being that of `position`.
+    kept: how many positions the latest roll-back left standing. Every chunk says it, since the first one after a
+        roll-back may be lost, and what it should have cut off must not pass for what it brought.
     """
 
     session: Name
     rollback: Count
     position: Count
     hidden: TensorPayload
+    kept: Count = 0
 
 
 class CloseContext(Message, frozen=True, tag="CloseContext"):

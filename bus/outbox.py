@@ -3,7 +3,8 @@
 Two kinds of message wait here. A *state* (retained topic) is a portrait: of each address only the newest counts, and
 after every new connection it is sent again, since a restarted broker has forgotten it and a last will may have
 replaced it. Every other message must not be lost: it waits in order, is sent again until the broker has
-acknowledged it, and when too many wait the next one is refused.
+acknowledged it, and when too many wait the next one is refused. The exception is a *perishable* message, which is
+forgotten with the connection that it was made for: what it says would not be true over the next.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Outgoing:
     address: str
     payload: bytes
     waiters: list[asyncio.Future[None]]
+    perishable: bool = False
 
 
 class Outbox:
@@ -96,14 +98,20 @@ class Outbox:
         """Wait until the broker has acknowledged everything."""
         await self._empty.wait()
 
-    def connection_lost(self) -> None:
-        """Whatever is on its way comes back, in its old order, and every state is to be sent again."""
-        unacknowledged = [message for message in self._on_their_way if not message.topic.retained]
-        self._waiting.extendleft(reversed(unacknowledged))
+    def connection_lost(self) -> list[Outgoing]:
+        """Whatever is on its way comes back, in its old order, and every state is to be sent again.
+
+        Returns the perishable messages, which are forgotten.
+        """
+        unsent = [message for message in (*self._on_their_way, *self._waiting) if not message.topic.retained]
+        self._waiting = deque(message for message in unsent if not message.perishable)
         self._on_their_way.clear()
         self._states_to_send = dict.fromkeys(self._states)
         if len(self):
             self._empty.clear()
+        else:
+            self._empty.set()
+        return [message for message in unsent if message.perishable]
 
     def abandon(self, error: Exception) -> None:
         """Nothing will be sent any more: whoever waits for an acknowledgement gets the error."""

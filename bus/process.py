@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import psutil
 import structlog
 
+from .configuration import LogLevel
 from .errors import RoadsideError
 from .parent import end_with_parent
 
@@ -98,21 +99,36 @@ def _first_leaf(group: ExceptionGroup[RoadsideError]) -> RoadsideError:
     return _first_leaf(first) if isinstance(first, ExceptionGroup) else first
 
 
-def configure_logging(process: str, *, terminal: bool | None = None) -> None:
-    """Logs go to stderr: coloured lines on a terminal, one JSON object a line elsewhere; each names its process."""
+def configure_logging(process: str, *, level: LogLevel = "info", terminal: bool | None = None) -> None:
+    """Logs go to stderr: coloured lines on a terminal, one JSON object a line elsewhere; each names its process.
+
+    What libraries log through Python's own logging, from warnings up, takes the same way.
+    """
     if terminal is None:
         terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        processors=[*shared, *renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    libraries = logging.StreamHandler(sys.stderr)
+    libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    logging.basicConfig(handlers=[libraries], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
     structlog.contextvars.bind_contextvars(process=process)

@@ -138,14 +138,24 @@ class Bus:
         self._put(topic, body, names, [acknowledged])
         await acknowledged
 
-    def post(self, topic: Topic, body: Message, **names: str) -> None:
-        """Queue a message and go on. While it waits, a newer state of the same address replaces it.
+    def post(self, topic: Topic, body: Message, *, perishable: bool = False, **names: str) -> int:
+        """Queue a message and go on; returns its size in bytes. While it waits, a newer state replaces an older one.
 
+        perishable: what the broker does not get over this connection is forgotten, and counted as unsent; for what its
+        sender makes anew, such as a task, whose remaining time would be wrong by the next connection.
         Raises as `publish` does.
         """
-        self._put(topic, body, names, [])
+        return self._put(topic, body, names, [], perishable=perishable)
 
-    def _put(self, topic: Topic, body: Message, names: dict[str, str], waiters: list[asyncio.Future[None]]) -> None:
+    def _put(
+        self,
+        topic: Topic,
+        body: Message,
+        names: dict[str, str],
+        waiters: list[asyncio.Future[None]],
+        *,
+        perishable: bool = False,
+    ) -> int:
         if self._closing:
             raise BusError(f"the bus of {self.name} is closed")
         if type(body) not in topic.bodies:
@@ -154,14 +164,16 @@ class Bus:
         if names.setdefault(topic.sender, self.name) != self.name:
             raise ValueError(f"{self.name} cannot send as {names[topic.sender]}: receivers would refuse it")
         address = topic.address(self.fleet, **names)
-        if topic.qos == 0 and self._client is None:
-            # At most once means now or never: kept for the next connection it would be stale.
+        payload = self._encoded(body, next(self._sequence))
+        if (topic.qos == 0 or perishable) and self._client is None:
+            # Now or never: kept for the next connection it would be stale.
             self.counters[f"unsent.{topic.name}"] += 1
             for waiter in waiters:
                 waiter.set_result(None)
-            return
-        self._outbox.put(Outgoing(topic, address, self._encoded(body, next(self._sequence)), waiters))
+            return len(payload)
+        self._outbox.put(Outgoing(topic, address, payload, waiters, perishable))
         self._send_waiting()
+        return len(payload)
 
     def _encoded(self, body: Message, sequence: int) -> bytes:
         payload = codec.encode(Envelope(SCHEMA_VERSION, self.name, self.boot_id, sequence, time.time(), body))
@@ -293,7 +305,8 @@ class Bus:
         self.connected.clear()
         for task in self._connection_tasks:
             task.cancel()
-        self._outbox.connection_lost()
+        for forgotten in self._outbox.connection_lost():
+            self.counters[f"unsent.{forgotten.topic.name}"] += 1
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         """Run something that ends with the connection at the latest."""

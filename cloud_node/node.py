@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from ..models.answering import cloud_answerer
 from ..models.serving import NodeConfiguration, serve
@@ -17,4 +18,4 @@ class CloudConfiguration(NodeConfiguration, frozen=True, kw_only=True):
 
 async def run(configuration: CloudConfiguration, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; raises ModelError or BrokerError before the first task where it cannot."""
-    await serve(configuration, "cloud", cloud_answerer, stop)
+    await serve(configuration, "cloud", partial(cloud_answerer, configuration.model), None, stop)

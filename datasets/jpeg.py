@@ -12,3 +12,12 @@ def encode_jpeg(image: Image.Image, quality: int) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+def fit_within(image: Image.Image, longest_side_px: int) -> Image.Image:
+    """The image with its longer side no longer than this, its shape kept; never enlarged."""
+    if max(image.size) <= longest_side_px:
+        return image
+    smaller = image.copy()
+    smaller.thumbnail((longest_side_px, longest_side_px), Image.Resampling.BILINEAR)
+    return smaller

@@ -10,9 +10,10 @@ from pathlib import Path
 import av
 
 from ..bus.errors import LogError
-from .bddx import SLOTS, Segment, write_annotations, write_readings
+from .bddx import SLOTS, Segment, write_annotations
 from .camera import FRAME_HEIGHT, FRAME_WIDTH
 from .drives import make_drive
+from .info_files import write_readings
 from .phrases import CONNECTIVES, action_clause, justification_clause
 from .receiver import readings_of
 from .renderer import Renderer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
@@ -14,10 +15,11 @@ _SMOOTHING = 0.2
 
 @dataclass(slots=True)
 class Job:
-    """One accepted attempt of a task. Times are seconds of the node's monotonic clock."""
+    """One accepted attempt of a task. number: in the order of arrival. Times: seconds of the node's monotonic clock."""
 
     vehicle: str
     task: Task
+    number: int
     arrived_s: float
     started_s: float = 0.0
     result: Result | None = None
@@ -25,6 +27,9 @@ class Job:
     @property
     def deadline_s(self) -> float:
         return self.arrived_s + self.task.remaining_ms / 1000
+
+    def past_deadline(self, now_s: float) -> bool:
+        return now_s >= self.deadline_s
 
 
 @dataclass(slots=True)
@@ -47,17 +52,20 @@ class ServiceTimes:
 
 
 class AdmissionQueue:
-    """First in, first out, for one inference slot.
+    """First in, first out.
 
-    limit: accepted tasks that may wait. Every attempt is remembered for a while with its result, so that a task that
-    is sent twice is computed once.
+    limit: accepted tasks that may wait. parallel: tasks that may be under way at once; they share one inference
+    thread, so more than one pays where answers wait for another tier. Every attempt is remembered for a while with its
+    result, so that a task that is sent twice is computed once.
     """
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, *, limit: int, parallel: int = 1) -> None:
         self._limit = limit
+        self._parallel = parallel
         self._waiting: deque[Job] = deque()
         self._known: OrderedDict[tuple[str, str, int], Job] = OrderedDict()
-        self.running: Job | None = None
+        self._numbers = itertools.count()
+        self.running: list[Job] = []
         self.closed = False
         self.service = ServiceTimes()
 
@@ -76,7 +84,7 @@ class AdmissionQueue:
             return "full"
         if self.wait_ms(now_s) + self.service.expected_ms(task.place, task.kind) > task.remaining_ms:
             return "deadline"
-        job = Job(vehicle, task, now_s)
+        job = Job(vehicle, task, next(self._numbers), now_s)
         self._waiting.append(job)
         self._known[vehicle, task.task_id, task.attempt] = job
         if len(self._known) > _REMEMBERED_JOBS:
@@ -84,32 +92,34 @@ class AdmissionQueue:
         return job
 
     def start_next(self, now_s: float) -> Job | None:
-        """Move the oldest waiting job into the slot. It may have expired meanwhile: the caller looks."""
-        assert self.running is None
-        if self._waiting:
-            self.running = self._waiting.popleft()
-            self.running.started_s = now_s
-        return self.running
+        """Let the oldest waiting job begin, if one may. It may have expired meanwhile: the caller looks."""
+        if not self._waiting or len(self.running) >= self._parallel:
+            return None
+        job = self._waiting.popleft()
+        job.started_s = now_s
+        self.running.append(job)
+        return job
 
-    def finish(self, inference_ms: float | None) -> None:
-        """Free the slot; inference_ms is None where nothing was computed to the end."""
-        assert self.running is not None
-        if inference_ms is not None:
-            self.service.observe(self.running.task.place, self.running.task.kind, inference_ms)
-        self.running = None
+    def finish(self, job: Job, place: Place, service_ms: float | None) -> None:
+        """A job is over, realised at `place`; service_ms is None where nothing was computed to the end."""
+        self.running.remove(job)
+        if service_ms is not None:
+            self.service.observe(place, job.task.kind, service_ms)
 
     def wait_ms(self, now_s: float) -> float:
-        """How long a task that arrived now would wait: the rest of the running one, and all that wait before it."""
-        ahead_ms = sum(self.service.expected_ms(job.task.place, job.task.kind) for job in self._waiting)
-        if self.running is not None:
-            spent_ms = (now_s - self.running.started_s) * 1000
-            ahead_ms += max(0.0, self.service.expected_ms(self.running.task.place, self.running.task.kind) - spent_ms)
+        """How long a task that arrived now would wait: the rest of those under way, and all that wait before it."""
+        ahead_ms = sum(self._expected_ms(job) for job in self._waiting)
+        for job in self.running:
+            ahead_ms += max(0.0, self._expected_ms(job) - (now_s - job.started_s) * 1000)
         return ahead_ms
+
+    def _expected_ms(self, job: Job) -> float:
+        return self.service.expected_ms(job.task.place, job.task.kind)
 
     def load(self, now_s: float) -> Load:
         return Load(
             queued=len(self._waiting),
-            running=int(self.running is not None),
+            running=len(self.running),
             slots=1,
             wait_ms=self.wait_ms(now_s),
             service_ms={place: dict(by_kind) for place, by_kind in self.service.by_place.items()},

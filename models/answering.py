@@ -1,160 +1,150 @@
-"""Answerers: a loaded, checked model at one place, with one decoding mode."""
+"""Answerers: a loaded, checked model, and how it decodes at each of its places."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from ..bus.errors import ModelError
 from ..bus.kinds import EXPLAIN
 from ..bus.places import Place
 from . import checkpoints
-from .exits import Exits, thresholds_for
+from .decoding import Generation, Limits, Steps
+from .exits import thresholds_for
 from .images import colour_card_jpeg
-from .modes import full, standalone
-from .modes.generation import Generation
+from .modes import ce, full, standalone
+from .partitions import EdgePartition, WholeModel
 from .prompt_encoder import PromptEncoder, PromptReader
-from .questions import Answer, Answerer, Question, never
+from .questions import Answer, Question
 from .self_check import self_check
-from .stages import SplitDecoder, Stage, split_decoder
-
-__all__ = ["Answer", "Answerer", "Question", "cloud_answerer", "edge_answerer"]
+from .stages import SplitDecoder, split_decoder
 
 
-def edge_answerer(model: str | None = None) -> Answerer:
-    """The edge partition: vision, and the layers up to the second exit. Raises ModelError or SplitError."""
-    checkpoint, front, split = _load_and_check(model)
+def edge_answerer(model: str | None = None, *, collaborate: bool = True, draft: bool = True) -> EdgeAnswerer:
+    """The edge partition: vision, and the layers up to the second exit. Raises ModelError or SplitError.
+
+    collaborate: offer `edge+cloud` besides `edge`; draft: tell there what the edge would say alone.
+    """
+    checkpoint, reader, encoder, split = _load_and_check(model)
+    places: tuple[Place, ...] = ("edge", "edge+cloud") if collaborate else ("edge",)
     return EdgeAnswerer(
         model=checkpoint.name,
         model_hash=checkpoint.digest,
-        quality=checkpoint.quality("edge"),
-        front=front,
-        first=split.first,
-        second=split.second,
-        exits=checkpoint.exits,
+        quality=_quality(checkpoint, places),
+        reader=reader,
+        encoder=encoder,
+        partition=EdgePartition(encoder, split.first, split.second, checkpoint.exits),
+        modes={place: _EDGE_MODES[place] for place in places},
+        draft=draft,
     )
 
 
-def cloud_answerer(model: str | None = None) -> Answerer:
+def cloud_answerer(model: str | None = None) -> CloudAnswerer:
     """The whole model. Raises ModelError or SplitError."""
-    checkpoint, front, split = _load_and_check(model)
+    checkpoint, reader, encoder, split = _load_and_check(model)
     return CloudAnswerer(
         model=checkpoint.name,
         model_hash=checkpoint.digest,
-        quality=checkpoint.quality("cloud"),
-        front=front,
-        first=split.first,
-        rest=split.rest,
-        head=split.head,
+        quality=_quality(checkpoint, ("cloud",)),
+        reader=reader,
+        encoder=encoder,
+        whole=WholeModel(encoder, split.first, split.rest, split.head),
     )
 
 
-@dataclass(frozen=True)
-class Front:
-    """What every place has: from a question to the prompt's embeddings."""
+_EDGE_MODES: dict[Place, str] = {"edge": "standalone", "edge+cloud": "ce"}
 
+
+@dataclass(kw_only=True)
+class ModelAnswerer:
+    """What every place has; see `Answerer`."""
+
+    model: str
+    model_hash: str
+    quality: dict[Place, dict[str, float]]
+    modes: dict[Place, str]
     reader: PromptReader
     encoder: PromptEncoder
 
+    def begin(self, question: Question, place: Place) -> Steps[Answer]:
+        started_s = time.perf_counter()
+        prompt = self.encode(question)
+        encoded_s = time.perf_counter()
+        generation = yield from self.decode(question, place, prompt)
+        return Answer(
+            text=self.words(tuple(generation.tokens)),
+            tokens=tuple(generation.tokens),
+            made_by=tuple(generation.made_by),
+            confidence=generation.mean_confidence,
+            vision_ms=(encoded_s - started_s) * 1000,
+            decode_ms=(time.perf_counter() - encoded_s) * 1000,
+        )
 
-@dataclass
-class EdgeAnswerer:
-    """Answers with the early exits alone; see `Answerer`."""
+    def words(self, tokens: tuple[int, ...]) -> str:
+        return self.reader.words(list(tokens))
 
-    model: str
-    model_hash: str
-    quality: dict[str, float]
-    front: Front
-    first: Stage
-    second: Stage
-    exits: Exits
-    place: Place = "edge"
-    mode: str = "standalone"
+    def encode(self, question: Question) -> Tensor:
+        """The prompt's embeddings: [1, positions, hidden_size]."""
+        return self.encoder.encode(self.reader.read(question))
 
-    def answer(self, question: Question, cancelled: Callable[[], bool] = never) -> Answer:
-        thresholds = thresholds_for(question.exit_thresholds, self.exits)
+    def decode(self, question: Question, place: Place, prompt: Tensor) -> Steps[Generation]:
+        """The mode of a place, from the prompt's embeddings on."""
+        raise NotImplementedError
 
-        def decode(prompt: torch.Tensor) -> Generation:
-            return standalone.generate(
-                self.front.encoder,
-                self.first,
-                self.second,
-                self.exits,
-                prompt,
-                thresholds=thresholds,
-                max_tokens=question.max_tokens,
-                end_token=self.front.reader.end_token,
-                cancelled=cancelled,
-            )
-
-        return _timed_answer(self.front, question, decode)
+    def _limits(self, question: Question, thresholds: tuple[float, ...] = ()) -> Limits:
+        return Limits(question.max_tokens, self.reader.end_token, thresholds)
 
 
-@dataclass
-class CloudAnswerer:
-    """Answers with every layer; see `Answerer`."""
+@dataclass(kw_only=True)
+class EdgeAnswerer(ModelAnswerer):
+    """Answers with the early exits, and at `edge+cloud` asks a cloud for what neither of them is sure of."""
 
-    model: str
-    model_hash: str
-    quality: dict[str, float]
-    front: Front
-    first: Stage
-    rest: Stage
-    head: nn.Module
-    place: Place = "cloud"
-    mode: str = "full"
+    partition: EdgePartition
+    draft: bool = True
 
-    def answer(self, question: Question, cancelled: Callable[[], bool] = never) -> Answer:
-        def decode(prompt: torch.Tensor) -> Generation:
-            return full.generate(
-                self.front.encoder,
-                self.first,
-                self.rest,
-                self.head,
-                prompt,
-                max_tokens=question.max_tokens,
-                end_token=self.front.reader.end_token,
-                cancelled=cancelled,
-            )
-
-        return _timed_answer(self.front, question, decode)
+    def decode(self, question: Question, place: Place, prompt: Tensor) -> Steps[Generation]:
+        limits = self._limits(question, thresholds_for(question.exit_thresholds, self.partition.exits))
+        if place == "edge+cloud":
+            return ce.decode(self.partition, prompt, limits, draft=self.draft)
+        return standalone.decode(self.partition, prompt, limits)
 
 
-def _load_and_check(model: str | None) -> tuple[checkpoints.Checkpoint, Front, SplitDecoder]:
+@dataclass(kw_only=True)
+class CloudAnswerer(ModelAnswerer):
+    """Answers with every layer."""
+
+    whole: WholeModel
+    modes: dict[Place, str] = field(default_factory=lambda: {"cloud": "full"})
+
+    def decode(self, question: Question, place: Place, prompt: Tensor) -> Steps[Generation]:
+        del place  # there is only one
+        return full.decode(self.whole, prompt, self._limits(question))
+
+
+def _quality(checkpoint: checkpoints.Checkpoint, places: tuple[Place, ...]) -> dict[Place, dict[str, float]]:
+    """By place. Together edge and cloud are at least as good as the edge, for a card that says no more."""
+    known: dict[Place, dict[str, float]] = {place: checkpoint.quality(place) for place in places}
+    if "edge+cloud" in known:
+        known["edge+cloud"] = known["edge+cloud"] or known["edge"]
+    return known
+
+
+def _load_and_check(model: str | None) -> tuple[checkpoints.Checkpoint, PromptReader, PromptEncoder, SplitDecoder]:
     # A second thread makes each token of so small a model dearer, and on a busy machine several times so.
     torch.set_num_threads(1)
     checkpoint = checkpoints.load(model)
     try:
-        front = Front(PromptReader(checkpoint.processor), PromptEncoder(checkpoint.model))
+        reader, encoder = PromptReader(checkpoint.processor), PromptEncoder(checkpoint.model)
         split = split_decoder(checkpoint.model, checkpoint.exits.layers)
-        inputs = front.reader.read(Question(EXPLAIN.prompt, (colour_card_jpeg(),)))
-        self_check(checkpoint.model, front.encoder, split, inputs)
+        inputs = reader.read(Question(EXPLAIN.prompt, (colour_card_jpeg(),)))
+        self_check(checkpoint.model, encoder, split, inputs)
     # Models of other makes, and folders with parts missing, fail in the library in ways of their own.
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"the model {checkpoint.name} cannot answer a question with an image ({checkpoints.reason(error)}); "
             "restore its files or use the bundled model"
         ) from error
-    return checkpoint, front, split
-
-
-@torch.inference_mode()
-def _timed_answer(front: Front, question: Question, decode: Callable[[torch.Tensor], Generation]) -> Answer:
-    started_s = time.perf_counter()
-    prompt = front.encoder.encode(front.reader.read(question))
-    encoded_s = time.perf_counter()
-    generation = decode(prompt)
-    ended_s = time.perf_counter()
-    return Answer(
-        text=front.reader.words(generation.tokens),
-        tokens=tuple(generation.tokens),
-        made_by=tuple(generation.made_by),
-        confidence=generation.mean_confidence,
-        vision_ms=(encoded_s - started_s) * 1000,
-        decode_ms=(ended_s - encoded_s) * 1000,
-        cancelled=generation.cancelled,
-    )
+    return checkpoint, reader, encoder, split

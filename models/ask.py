@@ -10,7 +10,7 @@ from typing import Any
 from ..bus.errors import ConfigurationError, MessageRefused
 from ..bus.kinds import EXPLAIN
 from .answering import cloud_answerer, edge_answerer
-from .questions import Question
+from .questions import Question, answer_at_once, own_place
 
 # Whatever is asked, an answer is a sentence or two.
 _MAX_TOKENS = 64
@@ -33,13 +33,13 @@ def ask_once(
         raise ConfigurationError(f"cannot read {image} ({error.strerror}); give a JPEG or PNG file") from None
     answerer = _ANSWERERS[place](model)
     try:
-        answer = answerer.answer(Question(prompt or EXPLAIN.prompt, (frame,), signals, max_tokens=_MAX_TOKENS))
+        answer = answer_at_once(answerer, Question(prompt or EXPLAIN.prompt, (frame,), signals, max_tokens=_MAX_TOKENS))
     except MessageRefused as refusal:
         raise ConfigurationError(f"{image} is not an image that can be asked about ({refusal})") from None
     return {
         "text": answer.text,
-        "place": answerer.place,
-        "mode": answerer.mode,
+        "place": place,
+        "mode": answerer.modes[own_place(answerer)],
         "model": answerer.model,
         "model_hash": answerer.model_hash,
         "tokens": len(answer.tokens),

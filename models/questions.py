@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..bus.places import Place
+from .decoding import Steps, to_the_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Answer:
     tokens: what the model said, the closing end-of-answer token included where it came.
     made_by: for each of those tokens who made it: "exit1", "exit2" or "full".
     confidence: mean over the tokens of the speaker's largest softmax probability.
-    vision_ms: from the image file to the prompt's embeddings; decode_ms: from there to the last token.
-    cancelled: whether it breaks off because the caller stopped waiting.
+    vision_ms: from the image file to the prompt's embeddings; decode_ms: from there to the last token;
+        both with the pauses that a node made in between.
     """
 
     text: str
@@ -42,27 +42,39 @@ class Answer:
     confidence: float
     vision_ms: float
     decode_ms: float
-    cancelled: bool = False
 
 
 class Answerer(Protocol):
-    """A loaded model that answers questions at one place. `answer` blocks and belongs on a worker thread.
+    """A loaded model with a way to decode at each of its places.
 
     model_hash: digest of the model's files, so that runs can be told apart; empty for a hub model without a commit.
-    quality: success rate by task kind on held-out scenes, from the model's card; empty where nobody measured it.
+    modes: the decoding mode by place, the place that needs nobody else first.
+    quality: success rate by place and task kind on held-out scenes, from the model's card; empty where nobody
+        measured it.
     """
 
-    place: Place
-    mode: str
     model: str
     model_hash: str
-    quality: dict[str, float]
+    modes: dict[Place, str]
+    quality: dict[Place, dict[str, float]]
 
-    def answer(self, question: Question, cancelled: Callable[[], bool] = ...) -> Answer:
-        """Answer greedily, asking `cancelled()` before every token. Raises MessageRefused for an unusable image."""
+    def begin(self, question: Question, place: Place) -> Steps[Answer]:
+        """The steps to a greedy answer, from decoding the image on; they block and belong on a worker thread.
+
+        They raise MessageRefused for an image, a prompt or thresholds that cannot be used.
+        """
+        ...
+
+    def words(self, tokens: tuple[int, ...]) -> str:
+        """The text of tokens, without control tokens."""
         ...
 
 
-def never() -> bool:
-    """The `cancelled` of a caller who always waits."""
-    return False
+def answer_at_once(answerer: Answerer, question: Question, place: Place | None = None) -> Answer:
+    """Answer at once, by default at the answerer's own place. Blocking."""
+    return to_the_end(answerer.begin(question, place or own_place(answerer)))
+
+
+def own_place(answerer: Answerer) -> Place:
+    """Where the answerer needs nobody else."""
+    return next(iter(answerer.modes))

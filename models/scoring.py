@@ -13,7 +13,7 @@ from ..datasets.jpeg import encode_jpeg
 from ..datasets.phrases import parse
 from ..datasets.samples import Sample
 from .answering import cloud_answerer, edge_answerer
-from .questions import Answerer, Question
+from .questions import Answerer, Question, answer_at_once
 
 JPEG_QUALITY = 85
 
@@ -59,7 +59,7 @@ def score(folder: Path, samples: Iterable[Sample], advance: Callable[[int], None
 def _judge(tally: Tally, answerer: Answerer, kind_name: str, sample: Sample, jpeg: bytes) -> tuple[str, ...]:
     """Ask one question and count what was right; returns who made the answer's tokens."""
     kind = KINDS[kind_name]
-    answer = answerer.answer(Question(kind.prompt, (jpeg,), sample.telemetry, max_tokens=kind.max_tokens))
+    answer = answer_at_once(answerer, Question(kind.prompt, (jpeg,), sample.telemetry, max_tokens=kind.max_tokens))
     said, facts = parse(answer.text), sample.facts
     right = {
         "action": said.action == facts.action,

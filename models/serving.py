@@ -1,7 +1,8 @@
-"""A node's service loop: tasks in, ACK or Reject at once, answers out. Edge and cloud differ only in their answerer.
+"""A node's service loop: tasks in, ACK or Reject at once, answers out. Edge and cloud differ in their answerer, and in
+what they do for each other beside it (a companion).
 
-The event loop never computes: inference runs on one worker thread, one task at a time, so that two answers never
-fight over one core. Every task is admitted or refused the moment it arrives.
+The event loop never computes: inference runs on one worker thread. Every task is admitted or refused the moment it
+arrives.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar, runtime_checkable
 
 import structlog
 from msgspec import Meta
@@ -19,15 +19,21 @@ from msgspec import Meta
 from ..bus import topics
 from ..bus.configuration import MemberConfiguration
 from ..bus.errors import MessageRefused
-from ..bus.kinds import KINDS
+from ..bus.kinds import KINDS, TaskKind
 from ..bus.messages import Accepted, NodeState, Rejected, Result, Role, Task, Timing
+from ..bus.places import Place
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
 from .admission import AdmissionQueue, Job
+from .decoding import Drafted
+from .driving import CloudSession, Worked, drive
 from .images import colour_card_jpeg
-from .questions import Answer, Answerer, Question, never
+from .inference_worker import URGENT, InferenceWorker
+from .questions import Answerer, Question, own_place
 
 log = structlog.get_logger()
+
+A = TypeVar("A", bound=Answerer)
 
 
 class NodeConfiguration(MemberConfiguration, frozen=True, kw_only=True):
@@ -35,51 +41,108 @@ class NodeConfiguration(MemberConfiguration, frozen=True, kw_only=True):
 
     model: None for the bundled one, a folder, or a Hugging Face id.
     queue_limit: accepted tasks that may wait; more are refused with reason "full".
+    parallel_tasks: tasks that may be under way at once; older ones compute first.
     slot_power_w: electric power of the busy slot; a task's energy is modelled as power times inference time.
     heartbeat_s: seconds between two reports of the node's state.
     """
 
     model: str | None = None
     queue_limit: Annotated[int, Meta(ge=1, le=10_000)] = 16
+    parallel_tasks: Annotated[int, Meta(ge=1, le=64)] = 1
     slot_power_w: Annotated[float, Meta(ge=0)] = 50.0
     heartbeat_s: Annotated[float, Meta(gt=0, le=10)] = 0.5
 
 
+class Companion(Protocol):
+    """What a node does beside answering tasks; its counters are published with the node's own.
+
+    active: set once it can be relied on, which the node waits for before it announces itself.
+    """
+
+    active: asyncio.Event
+    counters: Counter[str]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        ...
+
+
+@runtime_checkable
+class CloudLine(Companion, Protocol):
+    """An edge's companion: its way to the clouds."""
+
+    def open(self, deadline_s: float) -> CloudSession | None:
+        """A session with the best cloud at hand; None where there is none. Seconds of the monotonic clock."""
+        ...
+
+    @property
+    def available(self) -> bool:
+        """Whether `open` would find a cloud now."""
+        ...
+
+
 async def serve(
-    configuration: NodeConfiguration, role: Role, make_answerer: Callable[[str | None], Answerer], stop: asyncio.Event
+    configuration: NodeConfiguration,
+    role: Role,
+    make_answerer: Callable[[], A],
+    make_companion: Callable[[Bus, A, InferenceWorker], Companion] | None,
+    stop: asyncio.Event,
 ) -> None:
     """A node's whole life: load the model, join the bus, answer tasks until `stop` is set."""
     # Loading takes seconds and must not keep a signal from being heard.
-    answerer = await asyncio.to_thread(make_answerer, configuration.model)
+    answerer = await asyncio.to_thread(make_answerer)
     name = configuration.name
     will = NodeState(node=name, role=role, alive=False)
     async with Bus(
         url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.NODE_STATE, will)
     ) as bus:
-        await TaskServer(bus=bus, role=role, configuration=configuration, answerer=answerer).run(stop)
+        worker = InferenceWorker()
+        try:
+            companion = make_companion(bus, answerer, worker) if make_companion is not None else None
+            server = TaskServer(
+                bus=bus, role=role, configuration=configuration, answerer=answerer, worker=worker, companion=companion
+            )
+            await server.run(stop)
+        finally:
+            worker.close()
 
 
 class TaskServer:
-    """Serves one answerer over the bus until told to stop."""
+    """Serves one answerer over the bus until told to stop.
 
-    def __init__(self, *, bus: Bus, role: Role, configuration: NodeConfiguration, answerer: Answerer) -> None:
+    companion: where it is a CloudLine, the node also answers at `edge+cloud`.
+    """
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        role: Role,
+        configuration: NodeConfiguration,
+        answerer: Answerer,
+        worker: InferenceWorker,
+        companion: Companion | None = None,
+    ) -> None:
         self._bus = bus
         self._role: Role = role
         self._name = configuration.name
         self._answerer = answerer
+        self._own_place: Place = own_place(answerer)
         self._slot_power_w = configuration.slot_power_w
         self._heartbeat_s = configuration.heartbeat_s
         # The inbox only bridges moments in which the loop is late: admission empties it at once.
         self._inbox_limit = configuration.queue_limit * 2
-        self._queue = AdmissionQueue(limit=configuration.queue_limit)
-        self._work_arrived = asyncio.Event()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._queue = AdmissionQueue(limit=configuration.queue_limit, parallel=configuration.parallel_tasks)
+        self._work_changed = asyncio.Event()
+        self._worker = worker
+        self._companion = companion
+        self._cloud_line = companion if isinstance(companion, CloudLine) else None
         self._health = Health()
         self.counters: Counter[str] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Announce the node, serve until `stop` is set, then finish what was accepted and say goodbye."""
-        await self._warm_up()
+        await self._warm_up(self._own_place)
         inbox = self._bus.subscribe(
             topics.TASK, limit=self._inbox_limit, on_overflow=self._refuse_overflow, node=self._name
         )
@@ -87,29 +150,51 @@ class TaskServer:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._health.watch_event_loop()),
-                group.create_task(self._heartbeat()),
                 group.create_task(self._receive(inbox)),
             ]
-            worker = group.create_task(self._work())
+            if self._companion is not None:
+                background.append(group.create_task(self._companion.run()))
+                await self._companion.active.wait()
+            background.append(group.create_task(self._heartbeat()))
+            if self._cloud_line is not None:
+                background.append(group.create_task(self._try_the_cloud(self._cloud_line)))
+            working = group.create_task(self._work(group))
             log.info(READY, node=self._name, model=self._answerer.model, model_hash=self._answerer.model_hash)
             await stop.wait()
             self._queue.closed = True
-            self._work_arrived.set()
-            await worker
+            self._work_changed.set()
+            await working
             for task in background:
                 task.cancel()
-        self._worker.shutdown()
         # Posted, not awaited: closing the bus sends what waits, and gives up where the broker is gone.
         self._bus.post(topics.NODE_STATE, self._state(alive=False), node=self._name)
 
-    async def _warm_up(self) -> None:
-        """Answer one question of each kind before announcing, so that the first estimate is a measured one."""
+    async def _warm_up(self, place: Place) -> None:
+        """Answer one question of each kind before announcing a place, so that its first estimate is a measured one."""
         for kind in KINDS.values():
-            question = Question(prompt=kind.prompt, frames=(colour_card_jpeg(),))
-            await self._compute(question, never)  # the first pass pays for lazy initialisation
-            started_s = time.monotonic()
-            await self._compute(question, never)
-            self._queue.service.observe(self._answerer.place, kind.name, (time.monotonic() - started_s) * 1000)
+            await self._try_out(kind, place)  # the first pass pays for lazy initialisation
+            if (took_ms := await self._try_out(kind, place)) is None:
+                return
+            self._queue.service.observe(place, kind.name, took_ms)
+
+    async def _try_out(self, kind: TaskKind, place: Place) -> float | None:
+        """How long an answer takes, in milliseconds; None where no cloud was there for it."""
+        started_s = time.monotonic()
+        session = self._open_session(place, started_s + kind.deadline_ms / 1000)
+        question = Question(prompt=kind.prompt, frames=(colour_card_jpeg(),), max_tokens=kind.max_tokens)
+        await self._compute(question, place, session, URGENT, lambda: False)
+        context = session.close() if session is not None else None
+        if place == "edge+cloud" and (context is None or context.ended_alone):
+            return None
+        return (time.monotonic() - started_s) * 1000
+
+    async def _try_the_cloud(self, cloud_line: CloudLine) -> None:
+        """Once a cloud is there, measure what answering with it takes; until then the place is not announced."""
+        place: Place = "edge+cloud"
+        while place in self._answerer.modes and place not in self._queue.service.by_place:
+            if cloud_line.available:
+                await self._warm_up(place)
+            await asyncio.sleep(self._heartbeat_s)
 
     async def _receive(self, inbox: Subscription) -> None:
         async for received in inbox:
@@ -127,24 +212,36 @@ class TaskServer:
             self._reject(vehicle, task, admitted)
             return
         self._accept(admitted)
-        self._work_arrived.set()
+        self._work_changed.set()
 
     def _refuse_overflow(self, received: Received) -> None:
         self._reject(received.names["vehicle"], received.body, "full")
 
-    async def _work(self) -> None:
+    async def _work(self, group: asyncio.TaskGroup) -> None:
         while True:
             job = self._queue.start_next(time.monotonic())
             if job is not None:
-                self._queue.finish(await self._answer(job))
-            elif self._queue.closed:
+                group.create_task(self._finish(job))
+            elif self._queue.closed and not self._queue.running:
                 return
             else:
-                self._work_arrived.clear()
-                await self._work_arrived.wait()
+                self._work_changed.clear()
+                await self._work_changed.wait()
 
-    async def _answer(self, job: Job) -> float | None:
-        """Returns the inference time in milliseconds, or None where no answer came of it."""
+    async def _finish(self, job: Job) -> None:
+        result = await self._answer(job)
+        # Refused or expired jobs tell nothing of how long an answer takes.
+        place, service_ms = self._own_place, None
+        if result is not None:
+            place, service_ms = result.place, (time.monotonic() - job.started_s) * 1000
+            self.counters["answered"] += 1
+            job.result = result
+            self._send(job, result)
+        self._queue.finish(job, place, service_ms)
+        self._work_changed.set()
+
+    async def _answer(self, job: Job) -> Result | None:
+        """None where no answer came of it."""
         if job.started_s >= job.deadline_s:
             # Its vehicle has already fallen back; computing it now would only delay the others.
             self.counters["expired_in_queue"] += 1
@@ -157,40 +254,90 @@ class TaskServer:
             max_tokens=task.max_tokens,
             exit_thresholds=task.exit_thresholds,
         )
+        session = self._open_session(task.place, job.deadline_s)
+        place: Place = "edge+cloud" if session is not None else self._own_place
+        if task.place == "edge+cloud" != place:
+            self.counters["downgraded"] += 1
+
+        def show(draft: Drafted) -> None:
+            if not job.past_deadline(time.monotonic()):
+                self._send(job, self._provisional(job, place, draft))
+
         try:
-            answer = await self._compute(question, lambda: time.monotonic() >= job.deadline_s)
+            worked = await self._compute(
+                question, place, session, job.number, lambda: job.past_deadline(time.monotonic()), show
+            )
         except MessageRefused as refusal:
             self._reject(job.vehicle, task, refusal.reason)
             return None
-        if answer.cancelled:
+        finally:
+            context = session.close() if session is not None else None
+        if worked.answer is None:
             self.counters["cancelled_at_deadline"] += 1
             return None
-        self.counters["answered"] += 1
-        inference_ms = (time.monotonic() - job.started_s) * 1000
-        job.result = self._result(job, answer, inference_ms)
-        self._send(job, job.result)
-        return inference_ms
-
-    async def _compute(self, question: Question, cancelled: Callable[[], bool]) -> Answer:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, self._answerer.answer, question, cancelled)
-
-    def _result(self, job: Job, answer: Answer, inference_ms: float) -> Result:
+        answer = worked.answer
+        cloud_energy_j = session.energy_j if session is not None else 0.0
         return Result(
-            task_id=job.task.task_id,
-            attempt=job.task.attempt,
+            task_id=task.task_id,
+            attempt=task.attempt,
             final=True,
             text=answer.text,
-            place=self._answerer.place,
-            mode=self._answerer.mode,
+            place=place,
+            mode=self._answerer.modes[place],
             model=self._answerer.model,
             made_by=answer.made_by,
             confidence=answer.confidence,
-            timing=Timing(queue_ms=(job.started_s - job.arrived_s) * 1000, inference_ms=inference_ms),
-            energy_j=self._slot_power_w * inference_ms / 1000,
+            timing=self._timing(job, worked),
+            energy_j=self._slot_power_w * worked.computed_ms / 1000 + cloud_energy_j,
             energy_method="modelled",
             load=self._queue.load(time.monotonic()),
+            context=context,
         )
+
+    def _provisional(self, job: Job, place: Place, draft: Drafted) -> Result:
+        """What the edge would say alone, sent while the cloud is asked."""
+        now_s = time.monotonic()
+        return Result(
+            task_id=job.task.task_id,
+            attempt=job.task.attempt,
+            final=False,
+            text=self._answerer.words(draft.tokens),
+            place=place,
+            mode=self._answerer.modes[place],
+            model=self._answerer.model,
+            made_by=draft.made_by,
+            confidence=draft.confidence,
+            timing=Timing(queue_ms=(job.started_s - job.arrived_s) * 1000, inference_ms=(now_s - job.started_s) * 1000),
+            energy_j=self._slot_power_w * (now_s - job.started_s),
+            energy_method="modelled",
+            load=self._queue.load(now_s),
+        )
+
+    def _timing(self, job: Job, worked: Worked) -> Timing:
+        """Whatever of the time was neither its own computing nor the cloud's was spent behind other answers."""
+        whole_ms = (time.monotonic() - job.arrived_s) * 1000
+        return Timing(
+            queue_ms=max(0.0, whole_ms - worked.computed_ms - worked.waited_ms),
+            inference_ms=worked.computed_ms,
+            context_ms=worked.waited_ms,
+        )
+
+    def _open_session(self, place: Place, deadline_s: float) -> CloudSession | None:
+        if place != "edge+cloud" or place not in self._answerer.modes or self._cloud_line is None:
+            return None
+        return self._cloud_line.open(deadline_s)
+
+    async def _compute(
+        self,
+        question: Question,
+        place: Place,
+        session: CloudSession | None,
+        rank: int,
+        cancelled: Callable[[], bool],
+        on_draft: Callable[[Drafted], None] | None = None,
+    ) -> Worked:
+        steps = self._answerer.begin(question, place)
+        return await drive(steps, self._worker, rank=rank, cancelled=cancelled, session=session, on_draft=on_draft)
 
     def _send(self, job: Job, result: Result) -> None:
         self._bus.post(topics.RESULT, result, vehicle=job.vehicle, node=self._name)
@@ -217,14 +364,25 @@ class TaskServer:
             node=self._name,
             role=self._role,
             alive=alive,
-            places=(self._answerer.place,),
+            places=self._places,
             model=self._answerer.model,
             model_hash=self._answerer.model_hash,
             load=self._queue.load(time.monotonic()),
-            quality={self._answerer.place: self._answerer.quality},
+            quality=self._answerer.quality,
             slot_power_w=self._slot_power_w,
             uptime_s=self._health.uptime_s,
             event_loop_lag_ms=self._health.event_loop_lag_ms,
             memory_bytes=self._health.memory_bytes,
-            counters={**self.counters, **self._bus.counters},
+            counters={
+                **self.counters,
+                **self._bus.counters,
+                **(self._companion.counters if self._companion is not None else {}),
+            },
         )
+
+    @property
+    def _places(self) -> tuple[Place, ...]:
+        """Where a task sent here may be realised now: with a cloud only while there is one, and once it was tried."""
+        together = self._cloud_line is not None and self._cloud_line.available
+        tried = self._queue.service.by_place
+        return tuple(place for place in self._answerer.modes if place in tried and (place != "edge+cloud" or together))

@@ -8,6 +8,7 @@ into the next stage, on another machine if need be (CE-CoLLM, section III). `sel
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,11 @@ class Stage:
         )
         self._layers.eval()
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return self._layers.config.hidden_size
+
     def session(self) -> StageSession:
         """An empty session: one sequence that is to run through this stage."""
         return StageSession(self._layers)
@@ -64,8 +70,24 @@ class StageSession:
         self._layers = layers
         # The configuration tells the cache which layers slide; without it their windows would be wrong.
         self._cache = DynamicCache(config=layers.config)
+        # Untyped: what kinds of layers there are depends on the model.
+        self._cache_layers: list[Any] = self._cache.layers
+        for layer in self._cache_layers:
+            if layer.is_sliding:
+                # Otherwise it forgets at once what left its window, which a roll-back may bring back into it.
+                layer.activate_past_recording()
         self._waiting: list[Tensor] = []
         self.positions_run = 0
+
+    @property
+    def waiting_positions(self) -> int:
+        """How many positions were fed but not run."""
+        return sum(hidden.shape[1] for hidden in self._waiting)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the cache and of the inputs that wait."""
+        return sum(tensor.untyped_storage().nbytes() for tensor in self._tensors())
 
     def feed(self, hidden: Tensor) -> None:
         """Append the inputs of the next positions: [1, positions, hidden_size]. Nothing is computed."""
@@ -84,6 +106,62 @@ class StageSession:
         )
         self.positions_run = end
         return output.last_hidden_state
+
+    def roll_back(self, positions: int) -> None:
+        """Keep the first so many positions, run or waiting, and forget what came after them.
+
+        Raises ValueError where there are fewer, and SplitError where the model's cache cannot forget.
+        """
+        if not 0 <= positions <= self.positions_run + self.waiting_positions:
+            raise ValueError(f"cannot keep {positions} of {self.positions_run + self.waiting_positions} positions")
+        if positions >= self.positions_run:
+            self._keep_waiting(positions - self.positions_run)
+        else:
+            self._waiting.clear()
+            self._crop_cache(self.positions_run - positions)
+            self.positions_run = positions
+
+    def free(self) -> None:
+        """Overwrite the cache, and the inputs that wait, with zeros; then be empty, as a new session.
+
+        The tensors that were fed are overwritten themselves, so whoever fed them must not need them any more.
+        """
+        for tensor in self._tensors():
+            # The whole storage: after a roll-back the tensor shows only a part of it.
+            storage: Any = tensor.untyped_storage()
+            storage.fill_(0)
+        self._waiting.clear()
+        self._cache.reset()
+        self.positions_run = 0
+
+    def _keep_waiting(self, positions: int) -> None:
+        if positions < self.waiting_positions:
+            kept = torch.cat(self._waiting, dim=1)[:, :positions]
+            self._waiting = [kept] if positions else []
+
+    def _crop_cache(self, positions: int) -> None:
+        """Forget the last so many positions."""
+        from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+        for layer in self._cache_layers:
+            if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+                raise SplitError(
+                    f"a cache of {type(layer).__name__} cannot be rolled back; choose a model whose layers all attend"
+                )
+        for layer in self._cache_layers:
+            # Not by the layer's own `crop`: it also cuts a sliding layer to its window, and the second roll-back would
+            # silently leave a window with positions missing.
+            layer.keys = layer.keys[..., :-positions, :]
+            layer.values = layer.values[..., :-positions, :]
+            if layer.is_sliding:
+                layer.cumulative_length -= positions
+
+    def _tensors(self) -> Iterator[Tensor]:
+        yield from self._waiting
+        for layer in self._cache_layers:
+            if layer.is_initialized:
+                yield layer.keys
+                yield layer.values
 
 
 @dataclass(frozen=True)

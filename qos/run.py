@@ -4,6 +4,7 @@ manifest.json              configuration, seed, versions, commit, machine, when 
 ledger.sqlite              what the recorder heard on the bus
 journals/<vehicle>.sqlite  what each vehicle itself remembers of its tasks
 logs/<process>.log         the processes' logs
+frames/                    what the vehicles saw, where the recorder was told to keep it (frames.py)
 report.json                the summary, as `roadside report RUN --json` prints it
 """
 
@@ -43,12 +44,30 @@ class Machine(msgspec.Struct, frozen=True):
     platform: str
 
 
+class KeptFrames(msgspec.Struct, frozen=True, kw_only=True):
+    """What the recorder kept of the vehicles' frames, and until when; the fields are those of FrameRetention.
+
+    stored, expired, gave_way: frames written in all, deleted for their age, deleted for room, by the end of the
+    recording. remaining, remaining_bytes: what was there then; more of it expires later.
+    """
+
+    keep: str
+    max_age_s: float
+    max_bytes: int
+    stored: int = 0
+    expired: int = 0
+    gave_way: int = 0
+    remaining: int = 0
+    remaining_bytes: int = 0
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The circumstances of a run, as manifest.json holds them.
 
     configuration: the run's flags and TOML values by name. versions: of Python and of the installed packages.
     commit: of the checkout that the package lies in, with "-dirty" where it was changed; None outside a checkout.
     models: content hash by model name, known once the nodes have loaded them.
+    frames: None where no frame was ever to be kept.
     ended_at: None while the run goes on, and for ever where it was killed.
     """
 
@@ -64,6 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     broker: BrokerKind = "external"
     models: dict[str, str] = msgspec.field(default_factory=dict)
+    frames: KeptFrames | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +154,10 @@ class RunDirectory:
     def report_path(self) -> Path:
         return self.path / "report.json"
 
+    @property
+    def frames_path(self) -> Path:
+        return self.path / "frames"
+
     def journal_path(self, vehicle: str) -> Path:
         return self.path / "journals" / f"{vehicle}.sqlite"
 
@@ -165,6 +189,10 @@ class RunDirectory:
         """Write down content hashes by model name, added to those that are there."""
         manifest = self.read_manifest()
         self._write_manifest(msgspec.structs.replace(manifest, models={**manifest.models, **models}))
+
+    def note_frames(self, frames: KeptFrames) -> None:
+        """Write down what was kept of the vehicles' frames."""
+        self._write_manifest(msgspec.structs.replace(self.read_manifest(), frames=frames))
 
     def finish(self) -> None:
         """Write down that the run is over."""

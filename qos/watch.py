@@ -1,56 +1,13 @@
-"""What happens in a fleet, a line each, for people: `roadside watch` and the demo's progress."""
+"""What happens in a fleet, a line each, for people: `roadside watch` (fleet_events.py) and the demo's progress."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from datetime import datetime
 
-from ..bus import topics
 from ..bus.messages import Candidate, Decision, NodeState, Outcome, Result
-from ..bus.subscription import Received, Subscription
-from ..bus.transport import Bus
 
 _VERDICTS = {True: "right", False: "wrong"}
 _INDENT = " " * 10
-
-
-async def watch(broker: str, fleet: str, *, explain: bool, show: Callable[[str], None], stop: asyncio.Event) -> None:
-    """Call `show` with a line for every ending, provisional answer and node that comes or goes, until `stop` is set.
-
-    broker: URL. Raises BrokerError where it cannot be reached.
-    """
-    liveness: dict[str, bool] = {}
-
-    def line_of(received: Received) -> str | None:
-        body, names, sent_at_s = received.body, received.names, received.envelope.sent_at_s
-        if isinstance(body, Outcome):
-            return outcome_line(names["vehicle"], body, explain=explain)
-        if isinstance(body, Result):
-            # A final answer is told by its outcome, which also knows whether it was shown.
-            return (
-                None if body.final else result_line(names["vehicle"], names["node"], body, received.envelope.sent_at_s)
-            )
-        changed = liveness.get(body.node) != body.alive
-        liveness[body.node] = body.alive
-        return node_state_line(body, sent_at_s) if changed else None
-
-    async def show_all(subscription: Subscription) -> None:
-        async for received in subscription:
-            if (line := line_of(received)) is not None:
-                show(line)
-
-    async with Bus(url=broker, fleet=fleet, name="watch") as bus:
-        shown = (topics.OUTCOME, topics.RESULT, topics.NODE_STATE, topics.VEHICLE_STATE)
-        readers = [asyncio.create_task(show_all(bus.subscribe(topic, limit=4096))) for topic in shown]
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            ended, _ = await asyncio.wait({stopping, *readers}, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
-        finally:
-            for task in (stopping, *readers):
-                task.cancel()
 
 
 def outcome_line(vehicle: str, outcome: Outcome, *, explain: bool = False) -> str:
@@ -105,6 +62,13 @@ def node_state_line(state: NodeState, sent_at_s: float) -> str:
     parts.append(f"{state.memory_bytes / 1e6:.0f} MB")
     parts.append(f"event loop late by {state.event_loop_lag_ms:.0f} ms")
     return "  ".join(parts)
+
+
+def broker_line(connected: bool, at_s: float) -> str:
+    """The connection to the broker has come back, or gone."""
+    if connected:
+        return f"{_clock(at_s)}  the broker is back; what happened meanwhile was not seen"
+    return f"{_clock(at_s)}  the broker has gone; waiting for it"
 
 
 def explanation(decision: Decision) -> str:

@@ -12,23 +12,31 @@ from ..bus.places import Place
 
 class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     """log: folder of a driving log; None: the bundled rendered log.
+    video: instead of a log, a video file to be replayed, or a live camera: a URL (rtsp://...) or a video device.
     journal: SQLite file of the vehicle's own record of its tasks.
     speed: log seconds per second. rate_hz: mean tasks per second (Poisson arrivals, seeded).
-    start_s: where in the log the replay begins. duration_s: for how long tasks are created.
+    start_share: where the replay begins, 0 at the log's first clip to 1 after its last; start_s: how much later.
+    duration_s: for how long tasks are created.
+    longest_side_px: larger pictures are scaled down before they are sent.
+    stale_after_ms: a live camera that shows nothing new for so long is not asked about.
     fallback_margin_ms: how long before a deadline the narrator speaks if no answer has come.
     silent_after_ms: a node that was not heard of for so long is taken for unreachable.
     """
 
     name: str = "vehicle-1"
     log: str | None = None
+    video: str | None = None
     journal: str = "vehicle-1.sqlite"
     policy: str = "greedy-utility"
     place: Place | None = None
     seed: int = 0
     speed: Annotated[float, Meta(gt=0, le=100)] = 1.0
     rate_hz: Annotated[float, Meta(gt=0, le=100)] = 1.0
-    start_s: Annotated[float, Meta(ge=0)] = 0.0
+    start_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    start_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     duration_s: Annotated[float, Meta(gt=0)] = 30.0
     jpeg_quality: Annotated[int, Meta(ge=10, le=100)] = 85
+    longest_side_px: Annotated[int, Meta(ge=32, le=2000)] = 640
+    stale_after_ms: Annotated[float, Meta(gt=0)] = 2000.0
     fallback_margin_ms: Annotated[float, Meta(ge=0)] = 25.0
     silent_after_ms: Annotated[float, Meta(gt=0)] = 5000.0

@@ -23,7 +23,6 @@ from ..bus.errors import LogError, OutboxFull, RunError
 from ..bus.messages import Accepted, Load, NodeState, Result
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Subscription
-from ..datasets.drivelog import DriveLog, bundled_log_path
 from ..policy.candidates import NodeView, build_candidates
 from ..policy.guard import Guard
 from ..policy.registry import PolicyOptions, make_policy
@@ -32,7 +31,7 @@ from ..qos.journal import Journal
 from .configuration import VehicleConfiguration
 from .endings import Ending, answered, narrated, outcome_of
 from .nodes import NodeTable
-from .scenes import LogReplay
+from .scenes import Camera, open_camera
 from .schedule import Arrival, arrivals
 from .task_run import TaskRun
 
@@ -44,7 +43,7 @@ _FIRST_STATES_S = 1.0  # how long to wait for the nodes' retained states before 
 
 async def run(configuration: VehicleConfiguration, stop: asyncio.Event) -> None:
     """Replay the log until `duration_s` is over or `stop` is set; return when every task has ended."""
-    drive = DriveLog.open(Path(configuration.log) if configuration.log else bundled_log_path())
+    camera = open_camera(configuration)
     policy = make_policy(configuration.policy, PolicyOptions(place=configuration.place, seed=configuration.seed))
     name = configuration.name
     will = NodeState(node=name, role="vehicle", alive=False)
@@ -54,7 +53,7 @@ async def run(configuration: VehicleConfiguration, stop: asyncio.Event) -> None:
         async with Bus(
             url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.VEHICLE_STATE, will)
         ) as bus:
-            vehicle = Vehicle(configuration, bus=bus, journal=journal, drive=drive, guard=Guard(policy))
+            vehicle = Vehicle(configuration, bus=bus, journal=journal, camera=camera, guard=Guard(policy))
             await vehicle.run(stop)
 
 
@@ -62,7 +61,7 @@ class Vehicle:
     """Everything below runs on the event loop; only the camera has a thread of its own."""
 
     def __init__(
-        self, configuration: VehicleConfiguration, *, bus: Bus, journal: Journal, drive: DriveLog, guard: Guard
+        self, configuration: VehicleConfiguration, *, bus: Bus, journal: Journal, camera: Camera, guard: Guard
     ) -> None:
         self._configuration = configuration
         self._name = configuration.name
@@ -70,12 +69,7 @@ class Vehicle:
         self._journal = journal
         self._guard = guard
         self._utility = UtilityModel()
-        self._replay = LogReplay(
-            drive,
-            start_s=configuration.start_s,
-            speed=configuration.speed,
-            jpeg_quality=configuration.jpeg_quality,
-        )
+        self._camera = camera
         self._nodes = NodeTable()
         self._open: dict[str, TaskRun] = {}
         self._all_ended = asyncio.Event()
@@ -107,7 +101,7 @@ class Vehicle:
             await self._all_ended.wait()
             for task in background:
                 task.cancel()
-        self._replay.close()
+        self._camera.close()
         # Posted, not awaited: closing the bus sends what waits, and gives up where the broker is gone.
         self._bus.post(topics.VEHICLE_STATE, self._state(alive=False), vehicle=self._name)
 
@@ -136,7 +130,7 @@ class Vehicle:
     async def _create(self, arrival: Arrival, task_id: str) -> None:
         created_s, created_at_s = time.monotonic(), time.time()
         try:
-            scene = await self._replay.capture(arrival.at_s)
+            scene = await self._camera.capture(arrival.at_s)
         except LogError as error:
             # A damaged video costs its own moments, not the drive.
             self.counters["not_seen"] += 1
@@ -290,7 +284,7 @@ class Vehicle:
             uptime_s=self._health.uptime_s,
             event_loop_lag_ms=self._health.event_loop_lag_ms,
             memory_bytes=self._health.memory_bytes,
-            counters={**self.counters, **self._bus.counters, **self._guard.counters},
+            counters={**self.counters, **self._camera.losses, **self._bus.counters, **self._guard.counters},
         )
 
 

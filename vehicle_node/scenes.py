@@ -1,13 +1,29 @@
-"""What the vehicle sees: moments of a driving log, replayed at a given speed."""
+"""What the vehicle sees: moments of a replayed log, of a video or of a live camera, ready to be sent."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from ..datasets.drivelog import Clip, DriveLog, Segment
-from ..datasets.jpeg import encode_jpeg
+import structlog
+
+from ..bus.errors import ConfigurationError
+from ..datasets.bddx import Row, Segment
+from ..datasets.drivelog import Clip, DriveLog, bundled_log_path
+from ..datasets.jpeg import encode_jpeg, fit_within
+from ..datasets.live import LiveCamera
+from ..datasets.replay import Replay
+from ..datasets.sources import Source
+from ..datasets.video import MISSING
+from .configuration import VehicleConfiguration
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,43 +37,83 @@ class Scene:
     truth: Segment | None
 
 
-class LogReplay:
-    """Plays the clips of a log one after the other, over and over, from `start_s` on.
+class Camera:
+    """Scenes of a source. Looking and JPEG run on a thread of their own, never on the event loop.
 
-    speed: log seconds per second. Video decoding and JPEG run on a thread of their own, never on the event loop.
+    longest_side_px: larger pictures are scaled down before they are encoded.
     """
 
-    def __init__(self, log: DriveLog, *, start_s: float, speed: float, jpeg_quality: int) -> None:
-        self._clips = log.clips
-        self._start_s = start_s
-        self._speed = speed
+    def __init__(self, source: Source, *, jpeg_quality: int, longest_side_px: int) -> None:
+        self._source = source
         self._jpeg_quality = jpeg_quality
-        self._total_s = log.duration_s
-        self._camera = ThreadPoolExecutor(1, thread_name_prefix="camera")
-        self._playing: Clip | None = None
+        self._longest_side_px = longest_side_px
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="camera")
+
+    @property
+    def losses(self) -> Counter[str]:
+        """How often something could not be shown or known, by reason."""
+        return self._source.losses
 
     async def capture(self, elapsed_s: float) -> Scene:
-        """The scene `elapsed_s` seconds after the replay began."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._camera, self._look, *self._locate(elapsed_s))
+        """The scene `elapsed_s` seconds after the drive began. Raises VideoError where nothing can be seen."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, elapsed_s)
 
     def close(self) -> None:
-        self._camera.shutdown()
-        if self._playing is not None:
-            self._playing.close()
+        self._thread.shutdown()
+        self._source.close()
 
-    def _locate(self, elapsed_s: float) -> tuple[Clip, float]:
-        position_s = (self._start_s + elapsed_s * self._speed) % self._total_s
-        for clip in self._clips:
-            if position_s < clip.duration_s:
-                return clip, position_s
-            position_s -= clip.duration_s
-        last = self._clips[-1]
-        return last, last.duration_s
+    def _look(self, elapsed_s: float) -> Scene:
+        view = self._source.view(elapsed_s)
+        jpeg = encode_jpeg(fit_within(view.picture, self._longest_side_px), self._jpeg_quality)
+        return Scene(view.clip, view.moment_s, jpeg, view.telemetry, view.truth)
 
-    def _look(self, clip: Clip, moment_s: float) -> Scene:
-        if self._playing is not None and self._playing is not clip:
-            self._playing.close()
-        self._playing = clip
-        jpeg = encode_jpeg(clip.frame(moment_s), self._jpeg_quality)
-        return Scene(clip.name, moment_s, jpeg, clip.telemetry(moment_s), clip.truth(moment_s))
+
+def open_camera(configuration: VehicleConfiguration) -> Camera:
+    """The camera of a vehicle: its log, its video, or the bundled log where neither is given.
+
+    Raises ConfigurationError where both are given, LogError where what is given cannot be replayed.
+    """
+    return Camera(
+        _source(configuration),
+        jpeg_quality=configuration.jpeg_quality,
+        longest_side_px=configuration.longest_side_px,
+    )
+
+
+def _source(configuration: VehicleConfiguration) -> Source:
+    if configuration.log is not None and configuration.video is not None:
+        raise ConfigurationError("both a log and a video are given: leave out --log or --video")
+    if configuration.video is not None and is_live(configuration.video):
+        return LiveCamera(configuration.video, stale_after_s=configuration.stale_after_ms / 1000)
+    missing: Sequence[Row] = ()
+    if configuration.video is not None:
+        clips = (video_clip(configuration.video),)
+    else:
+        drive = DriveLog.open(Path(configuration.log) if configuration.log is not None else bundled_log_path())
+        clips, missing = drive.clips, drive.rows_without_video
+    replay = Replay(
+        clips,
+        start_share=configuration.start_share,
+        start_s=configuration.start_s,
+        speed=configuration.speed,
+    )
+    if missing:
+        replay.losses[MISSING] += len(missing)
+        log.warning(MISSING, rows=len(missing), first=missing[0].name)
+    return replay
+
+
+def is_live(video: str) -> bool:
+    """Whether a --video is a camera: a URL of anything but a file, or a device."""
+    return ("://" in video and not video.startswith("file://")) or Path(video).is_char_device()
+
+
+def video_clip(video: str) -> Clip:
+    """A video file as a clip of which nothing else is known. Raises VideoError where it cannot be played."""
+    path = Path(url2pathname(urlsplit(video).path) if video.startswith("file://") else video)
+    clip = Clip(path.stem, path, None, ())
+    try:
+        clip.frame(0.0)
+    finally:
+        clip.close()
+    return clip

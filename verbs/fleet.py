@@ -13,17 +13,28 @@ from .options import (
     BrokerUrl,
     ConfigFile,
     FleetName,
+    Json,
+    LogLevelName,
+    MetricsAt,
     Model,
     NodeName,
     PlaceName,
     PolicyName,
+    WaitForBroker,
     WithParent,
+    log_level_named,
     place_named,
     run_node,
     run_process,
 )
 
 verbs = typer.Typer()
+
+KeepFramesRule = Annotated[
+    str, typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked).")
+]
+FrameAge = Annotated[str, typer.Option("--frame-retention", help="Older frames are deleted: 90s, 30min, 24h, 7d.")]
+FrameBytes = Annotated[str, typer.Option("--frame-limit", help="More than this, and the oldest frames give way: 1GB.")]
 
 
 @verbs.command(epilog="Example:  roadside broker --port 1883")
@@ -59,6 +70,9 @@ def vehicle(
     rate_hz: Annotated[float | None, typer.Option(help="Mean tasks per second.")] = None,
     start: Annotated[float | None, typer.Option(help="Where in the log to begin, in seconds.")] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds for which tasks are created.")] = None,
+    wait_for_broker: WaitForBroker = None,
+    metrics: MetricsAt = None,
+    log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Replay a driving log as one vehicle: ask, place, and never leave the driver without an answer."""
@@ -78,8 +92,11 @@ def vehicle(
         "rate_hz": rate_hz,
         "start_s": start,
         "duration_s": duration,
+        "wait_for_broker_s": wait_for_broker,
+        "metrics": metrics,
+        "log_level": log_level,
     }
-    run_node(VehicleConfiguration, run, config, flags, exit_with_parent)
+    run_node("vehicle", VehicleConfiguration, run, config, flags, exit_with_parent)
 
 
 @verbs.command(epilog="Example:  roadside edge --name edge-1 --broker mqtt://10.0.0.5:1883")
@@ -89,13 +106,24 @@ def edge(
     broker: BrokerUrl = None,
     fleet: FleetName = None,
     model: Model = None,
+    wait_for_broker: WaitForBroker = None,
+    metrics: MetricsAt = None,
+    log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Serve as a roadside edge node: the edge partition of the model, with its early exits."""
     from ..edge_node.node import EdgeConfiguration, run
 
-    flags = {"name": name, "broker": broker, "fleet": fleet, "model": model}
-    run_node(EdgeConfiguration, run, config, flags, exit_with_parent)
+    flags = {
+        "name": name,
+        "broker": broker,
+        "fleet": fleet,
+        "model": model,
+        "wait_for_broker_s": wait_for_broker,
+        "metrics": metrics,
+        "log_level": log_level,
+    }
+    run_node("edge", EdgeConfiguration, run, config, flags, exit_with_parent)
 
 
 @verbs.command(epilog="Example:  roadside cloud --name cloud-1 --broker mqtt://10.0.0.5:1883")
@@ -105,13 +133,63 @@ def cloud(
     broker: BrokerUrl = None,
     fleet: FleetName = None,
     model: Model = None,
+    wait_for_broker: WaitForBroker = None,
+    metrics: MetricsAt = None,
+    log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Serve as a cloud node: the whole model."""
     from ..cloud_node.node import CloudConfiguration, run
 
-    flags = {"name": name, "broker": broker, "fleet": fleet, "model": model}
-    run_node(CloudConfiguration, run, config, flags, exit_with_parent)
+    flags = {
+        "name": name,
+        "broker": broker,
+        "fleet": fleet,
+        "model": model,
+        "wait_for_broker_s": wait_for_broker,
+        "metrics": metrics,
+        "log_level": log_level,
+    }
+    run_node("cloud", CloudConfiguration, run, config, flags, exit_with_parent)
+
+
+@verbs.command("fleet", epilog="Example:  roadside fleet fleet.toml")
+def run_whole_fleet(
+    file: Annotated[Path, typer.Argument(help="TOML file of a fleet; docs/running-a-fleet.md has one.")],
+    broker: BrokerUrl = None,
+    run: Annotated[Path | None, typer.Option(help="Folder for the run [default: a new one in runs/]")] = None,
+    log_level: LogLevelName = None,
+    exit_with_parent: WithParent = False,
+) -> None:
+    """Run every member of a fleet's file on this machine, until stopped or until the last vehicle has finished."""
+    from ..fleet_run import FleetOptions, run_fleet
+
+    finished: list[Any] = []
+
+    async def serve(stop: Any) -> None:
+        options = FleetOptions(file=file, broker=broker, run=run)
+        finished.append(await run_fleet(options, lambda line: typer.echo(line, err=True), stop))
+
+    run_process("fleet", serve, exit_with_parent, log_level_named(log_level))
+    typer.echo(f"{finished[0].path}; try: roadside report {finished[0].path}")
+
+
+@verbs.command(epilog="Example:  roadside check fleet.toml --connect")
+def check(
+    file: Annotated[Path, typer.Argument(help="TOML file of one process or of a fleet.")],
+    connect: Annotated[bool, typer.Option("--connect", help="Also try the broker, and time it.")] = False,
+    broker: BrokerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a TOML file would run and what in it cannot be used; starts nothing. Exit status 2 for a bad one."""
+    from ..fleet_check import check_file
+    from .checking import print_check, try_broker
+
+    report = check_file(file, broker)
+    tried = try_broker(report.broker_url) if connect and report.ok else None
+    print_check(report, tried, as_json)
+    if not report.ok or (tried is not None and tried.error):
+        raise typer.Exit(2)
 
 
 @verbs.command(epilog="Example:  roadside record runs/today --broker mqtt://10.0.0.5:1883")
@@ -119,13 +197,18 @@ def record(
     run: Annotated[Path, typer.Argument(help="Folder of the run; made where it does not exist.")],
     broker: BrokerUrl = None,
     fleet: FleetName = None,
+    keep_frames: KeepFramesRule = "none",
+    frame_retention: FrameAge = "24h",
+    frame_limit: FrameBytes = "1GB",
     exit_with_parent: WithParent = False,
 ) -> None:
-    """Write what happens in a fleet into a run's ledger, until stopped."""
+    """Write what happens in a fleet into a run's ledger, until stopped; frames only where --keep-frames says so."""
     from ..bus.transport import Bus
     from ..qos.recorder import record as record_run
+    from ..qos.retention import parse_retention
     from ..qos.run import RunDirectory
 
+    retention = parse_retention(keep_frames, frame_retention, frame_limit)
     # The demo makes its run and ends it; on its own, the recorder does both.
     own = not run.exists()
     if own:
@@ -135,7 +218,7 @@ def record(
 
     async def serve(stop: Any) -> None:
         async with Bus(url=broker or DEFAULT_BROKER, fleet=fleet or DEFAULT_FLEET, name="recorder") as bus:
-            await record_run(bus, directory, stop)
+            await record_run(bus, directory, stop, retention)
         if own:
             directory.finish()
 

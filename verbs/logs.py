@@ -47,18 +47,39 @@ def log_show(
     typer.echo(f"wrote {png}")
 
 
-@verbs.command("info", epilog="Example:  roadside log info bdd-x --json")
+@verbs.command("info", epilog="Example:  roadside log info bdd-x --videos --json")
 def log_info(
     log: Annotated[Path | None, typer.Argument(help="Folder of a log [default: the bundled one]")] = None,
+    videos: Annotated[bool, typer.Option("--videos", help="Also open every video, to find broken ones.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Count what a log holds, and what of it could not be used, by reason."""
-    from ..datasets.drivelog import DriveLog, bundled_log_path
+    """Count what a log holds, and what of it could not be used, by reason, the first few by name."""
+    from rich.console import Console
+    from rich.progress import Progress
 
-    summary = DriveLog.open(log or bundled_log_path()).summary()
+    from ..datasets.drivelog import DriveLog, bundled_log_path
+    from ..datasets.inventory import take_inventory
+
+    drive = DriveLog.open(log or bundled_log_path())
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("looking at the files", total=None)
+        inventory = take_inventory(
+            drive, open_videos=videos, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
     if as_json:
-        typer.echo(json.dumps(summary))
+        typer.echo(json.dumps(inventory))
         return
-    typer.echo(f"{summary['rows']} rows ({summary['blank_rows']} blank), {summary['videos']} videos")
-    typer.echo("segments: " + ", ".join(f"{name} {count}" for name, count in summary["segments"].items()))
-    typer.echo("dropped: " + (", ".join(f"{why} {count}" for why, count in summary["dropped"].items()) or "nothing"))
+    typer.echo(f"{inventory['rows']:,} rows ({inventory['blank_rows']:,} blank), {inventory['videos']:,} videos")
+    typer.echo("segments: " + ", ".join(f"{name} {count:,}" for name, count in inventory["segments"].items()))
+    typer.echo(f"clips whose video is here: {inventory['clips']:,}")
+    for heading, key in {
+        "dropped from the annotations": "dropped",
+        "odd but used": "kept",
+        "telemetry": "info_faults",
+        "videos": "video_faults",
+    }.items():
+        typer.echo(f"{heading}: " + ("" if inventory[key] else "nothing"))
+        for reason, count in sorted(inventory[key].items(), key=lambda found: -found[1]):
+            places = inventory["examples"][reason]
+            more = ", ..." if len(places) < count else ""
+            typer.echo(f"  {count:>7,}  {reason} ({', '.join(places)}{more})")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from ..bus.defaults import BROKER_VARIABLE
+from ..bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE
 from ..bus.errors import ConfigurationError
 from ..bus.places import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from ..bus.configuration import Configuration
+    from ..bus.configuration import LogLevel, MemberConfiguration
+    from ..bus.fleet_file import MemberRole
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; messages go to stderr.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")]
@@ -27,28 +28,67 @@ NodeName = Annotated[str | None, typer.Option("--name", help="Name of this proce
 Model = Annotated[
     str | None, typer.Option("--model", help="A model's folder or Hugging Face id [default: the bundled model]")
 ]
+WaitForBroker = Annotated[
+    float | None,
+    typer.Option(
+        "--wait-for-broker", metavar="SECONDS", help="Keep trying an absent broker [default: 0; inf: for ever]"
+    ),
+]
+MetricsAt = Annotated[
+    str | None,
+    typer.Option("--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics; port 0 takes a free one."),
+]
+LogLevelName = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level",
+        envvar=LOG_LEVEL_VARIABLE,
+        parser=str.lower,
+        metavar="LEVEL",
+        help="debug, info, warning or error [default: info]",
+    ),
+]
+LinkSpec = Annotated[
+    str | None,
+    typer.Option("--link", metavar="LINK", help="RATE,RTT (10Mbps,40ms), or trace files: mahimahi rate, cicv5g delay."),
+]
 WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True, help="Stop when stdin is closed.")]
 PlaceName = Annotated[str | None, typer.Option("--place", help="All to vehicle, edge, edge+cloud or cloud.")]
 PolicyName = Annotated[str | None, typer.Option("--policy", help="greedy-utility, random or static (with --place).")]
 
 
 def run_node(
-    kind: type[Configuration],
+    role: MemberRole,
+    kind: type[MemberConfiguration],
     run: Callable[[Any, Any], Coroutine[Any, Any, None]],
     file: Path | None,
     flags: dict[str, Any],
     exit_with_parent: bool,
 ) -> None:
+    """file: of this process, or of a fleet, of which it takes the table of its role and name."""
     from ..bus.configuration import load_configuration
+    from ..bus.fleet_file import member_values
+    from ..bus.waiting import until_reachable
 
-    configuration: Any = load_configuration(kind, file, flags)
-    run_process(configuration.name, lambda stop: run(configuration, stop), exit_with_parent)
+    values = member_values(file, role, flags["name"], frozenset(kind.__struct_fields__)) if file is not None else {}
+    configuration = load_configuration(kind, values, flags, where="flags" if file is None else str(file))
+
+    async def main(stop: Any) -> None:
+        if await until_reachable(configuration.broker, wait_s=configuration.wait_for_broker_s, stop=stop):
+            await run(configuration, stop)
+
+    run_process(configuration.name, main, exit_with_parent, configuration.log_level)
 
 
-def run_process(name: str, main: Callable[[Any], Coroutine[Any, Any, None]], exit_with_parent: bool) -> None:
+def run_process(
+    name: str,
+    main: Callable[[Any], Coroutine[Any, Any, None]],
+    exit_with_parent: bool,
+    log_level: LogLevel = "info",
+) -> None:
     from ..bus.process import configure_logging, run_until_stopped
 
-    configure_logging(name)
+    configure_logging(name, level=log_level)
     run_until_stopped(main, exit_with_parent=exit_with_parent)
 
 
@@ -56,6 +96,15 @@ def place_named(place: str | None) -> Any:
     if place is not None and place not in PLACES:
         raise ConfigurationError(f"nobody answers at {place!r}; there are {', '.join(PLACES)}")
     return place
+
+
+def log_level_named(level: str | None) -> LogLevel:
+    from ..bus.configuration import LogLevel
+
+    levels: dict[str, LogLevel] = {name: name for name in get_args(LogLevel)}
+    if level is None or level in levels:
+        return levels[level or "info"]
+    raise ConfigurationError(f"there is no log level {level!r}; there are {', '.join(levels)}")
 
 
 def print_report(directory: Any, summary: dict[str, Any], as_json: bool) -> None:

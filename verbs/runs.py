@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..bus.defaults import DEFAULT_BROKER, DEFAULT_FLEET
-from .options import BrokerUrl, FleetName, Json, Model, PlaceName, PolicyName, place_named, print_report, run_process
+from .options import (
+    BrokerUrl,
+    FleetName,
+    Json,
+    LinkSpec,
+    Model,
+    PlaceName,
+    PolicyName,
+    place_named,
+    print_report,
+    run_process,
+)
 
 verbs = typer.Typer()
 
@@ -25,6 +37,7 @@ def demo(
     broker: Annotated[
         str | None, typer.Option(help="URL of a running broker [default: mosquitto, else amqtt, started here]")
     ] = None,
+    link: LinkSpec = None,
     duration: Annotated[float, typer.Option(min=1, help="Seconds for which tasks are created.")] = 30.0,
     rate: Annotated[float, typer.Option(min=0.01, max=100, help="Mean tasks per second and vehicle.")] = 1.0,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="Log seconds per second.")] = 4.0,
@@ -47,6 +60,7 @@ def demo(
         policy=policy or "greedy-utility",
         place=place_named(place),
         broker=broker,
+        link=link,
         duration_s=duration,
         rate_hz=rate,
         speed=speed,
@@ -68,12 +82,28 @@ def watch(
     broker: BrokerUrl = None,
     fleet: FleetName = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also show what the policy saw, and why.")] = False,
+    vehicle: Annotated[list[str] | None, typer.Option(help="Only this vehicle's; may be repeated.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Only tasks of this kind; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
-    """Print a line for every answer and every change of a node, until stopped."""
-    from ..qos.watch import watch as watch_fleet
+    """Print a line for every answer and every member that comes or goes, until stopped."""
+    from ..qos.fleet_events import Selection
+    from ..qos.fleet_events import watch as watch_fleet
+
+    selection = Selection.of(vehicle or (), kind or ())
+
+    def show(event: Any) -> None:
+        typer.echo(json.dumps(event.fields) if as_json else event.line)
 
     async def serve(stop: Any) -> None:
-        await watch_fleet(broker or DEFAULT_BROKER, fleet or DEFAULT_FLEET, explain=explain, show=typer.echo, stop=stop)
+        await watch_fleet(
+            broker or DEFAULT_BROKER,
+            fleet or DEFAULT_FLEET,
+            selection=selection,
+            explain=explain,
+            show=show,
+            stop=stop,
+        )
 
     run_process("watch", serve, False)
 

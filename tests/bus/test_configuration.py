@@ -5,7 +5,7 @@ from typing import Annotated
 
 import pytest
 from msgspec import Meta
-from roadside.bus.configuration import Configuration, load_configuration
+from roadside.bus.configuration import Configuration, load_configuration, read_toml
 from roadside.bus.errors import ConfigurationError
 
 
@@ -20,7 +20,7 @@ def load(tmp_path: Path, text: str | None = None, **flags) -> Example:
     if text is not None:
         file = tmp_path / "example.toml"
         file.write_text(text)
-    return load_configuration(Example, file, flags)
+    return load_configuration(Example, {} if file is None else read_toml(file), flags, where=str(file or "flags"))
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
@@ -40,7 +40,7 @@ def test_a_path_given_as_a_flag_becomes_text(tmp_path):
     ("text", "says"),
     [
         ("nmae = 'x'", "did you mean 'name'"),
-        ("zzz = 1", "known keys are name, rate_hz, log"),
+        ("zzz = 1", "known are name, rate_hz, log"),
         ("rate_hz = 0", "rate_hz"),
         ("rate_hz = 'fast'", "rate_hz"),
         ("name = [", "not valid TOML"),
@@ -55,6 +55,6 @@ def test_what_cannot_be_used_is_named(tmp_path, text, says):
 
 def test_a_missing_file_and_a_bad_flag_are_named(tmp_path):
     with pytest.raises(ConfigurationError, match=r"none\.toml"):
-        load_configuration(Example, tmp_path / "none.toml", {})
+        read_toml(tmp_path / "none.toml")
     with pytest.raises(ConfigurationError, match="flags"):
         load(tmp_path, rate_hz=-1.0)

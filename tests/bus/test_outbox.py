@@ -11,8 +11,8 @@ from roadside.bus.errors import BusError, OutboxFull
 from roadside.bus.outbox import Outbox, Outgoing
 
 
-def result(number: int) -> Outgoing:
-    return Outgoing(topics.RESULT, "result", b"%d" % number, [])
+def result(number: int, *, perishable: bool = False) -> Outgoing:
+    return Outgoing(topics.RESULT, "result", b"%d" % number, [], perishable)
 
 
 def state(number: int, address: str = "a") -> Outgoing:
@@ -30,22 +30,25 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox = Outbox(limit=LIMIT)
         self.number = 0
         self.must_arrive: list[bytes] = []
+        self.perishable: set[bytes] = set()
         self.newest: dict[str, bytes] = {}
         self.taken: list[Outgoing] = []
         self.arrived: list[bytes] = []
         self.arrived_states: dict[str, bytes] = {}
 
-    @rule()
-    def put_result(self) -> None:
+    @rule(perishable=st.booleans())
+    def put_result(self, perishable: bool) -> None:
         self.number += 1
         full = len(self.outbox) >= LIMIT
         try:
-            self.outbox.put(result(self.number))
+            self.outbox.put(result(self.number, perishable=perishable))
         except OutboxFull:
             assert full
         else:
             assert not full
             self.must_arrive.append(b"%d" % self.number)
+            if perishable:
+                self.perishable.add(b"%d" % self.number)
 
     @rule(address=st.sampled_from("ab"))
     def put_state(self, address: str) -> None:
@@ -67,7 +70,10 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule()
     def connection_lost(self) -> None:
-        self.outbox.connection_lost()
+        forgotten = {message.payload for message in self.outbox.connection_lost()}
+        assert forgotten == self.perishable.difference(self.arrived)
+        self.must_arrive = [payload for payload in self.must_arrive if payload not in forgotten]
+        self.perishable.clear()
         self.taken.clear()
         self.arrived_states.clear()
 

@@ -22,8 +22,8 @@ def task(task_id: str = "t-1", *, attempt: int = 1, remaining_ms: float = 1000.0
     )
 
 
-def queue(*, limit: int = 4, service_ms: float = 100.0) -> AdmissionQueue:
-    made = AdmissionQueue(limit=limit)
+def queue(*, limit: int = 4, parallel: int = 1, service_ms: float = 100.0) -> AdmissionQueue:
+    made = AdmissionQueue(limit=limit, parallel=parallel)
     made.service.observe("edge", "explain", service_ms)
     return made
 
@@ -74,21 +74,25 @@ def test_a_kind_never_seen_is_taken_for_the_slowest():
     assert jobs.service.expected_ms("edge", "something-new") == 300.0
 
 
-@given(st.lists(st.sampled_from(["admit", "start", "finish", "drop"]), max_size=200))
-def test_every_admitted_task_is_started_once_in_order(steps):
-    jobs, admitted, started = queue(limit=5), [], []
+@given(parallel=st.integers(1, 3), steps=st.lists(st.sampled_from(["admit", "start", "finish", "drop"]), max_size=200))
+def test_every_admitted_task_is_started_once_in_order(parallel, steps):
+    jobs, admitted, started = queue(limit=5, parallel=parallel), [], []
     for number, step in enumerate(steps):
         if step == "admit":
             if isinstance(jobs.admit("v", task(f"t{number}", remaining_ms=9e5), 0.0), Job):
                 admitted.append(f"t{number}")
-        elif step == "start" and jobs.running is None:
-            if (job := jobs.start_next(0.0)) is not None:
+        elif step == "start":
+            had_room = len(jobs.running) < parallel and len(jobs) > 0
+            job = jobs.start_next(0.0)
+            assert (job is not None) == had_room
+            if job is not None:
                 started.append(job.task.task_id)
-        elif step in ("finish", "drop") and jobs.running is not None:
-            jobs.finish(50.0 if step == "finish" else None)
+        elif jobs.running:
+            jobs.finish(jobs.running[number % len(jobs.running)], "edge", 50.0 if step == "finish" else None)
         assert len(jobs) <= 5
+        assert len(jobs.running) <= parallel
         load = jobs.load(0.0)
-        assert load.queued == len(jobs)
+        assert (load.queued, load.running) == (len(jobs), len(jobs.running))
         assert load.wait_ms >= 0
     assert started == admitted[: len(started)]
     assert len(admitted) == len(started) + len(jobs)

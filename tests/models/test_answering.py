@@ -18,8 +18,10 @@ from PIL import Image
 from roadside.bus.errors import MessageRefused, ModelError
 from roadside.bus.kinds import EXPLAIN, KINDS
 from roadside.models import checkpoints
-from roadside.models.answering import Answerer, Question, cloud_answerer, edge_answerer
+from roadside.models.answering import cloud_answerer, edge_answerer
+from roadside.models.decoding import Spoke
 from roadside.models.prompt_encoder import PromptReader
+from roadside.models.questions import Answerer, Question, answer_at_once, own_place
 from roadside.models.tokenizer import SPECIAL_TOKENS
 
 PLACES: dict[str, Callable[[str | None], Answerer]] = {"edge": edge_answerer, "cloud": cloud_answerer}
@@ -49,26 +51,25 @@ def encoded(image: Image.Image, file_format: str) -> bytes:
 
 
 def test_an_answer_says_who_made_each_token(answerer: Answerer, frame: bytes) -> None:
-    answer = answerer.answer(Question(EXPLAIN.prompt, (frame,), {"Vehicle.Speed": 36.0}, max_tokens=9))
+    answer = answer_at_once(answerer, Question(EXPLAIN.prompt, (frame,), {"Vehicle.Speed": 36.0}, max_tokens=9))
     assert 1 <= len(answer.tokens) <= 9
     assert len(answer.made_by) == len(answer.tokens)
-    assert set(answer.made_by) <= VOICES[answerer.place]
+    assert set(answer.made_by) <= VOICES[own_place(answerer)]
     assert 0 < answer.confidence <= 1
     assert answer.vision_ms > 0
     assert answer.decode_ms > 0
-    assert not answer.cancelled
     assert not any(token in answer.text for token in SPECIAL_TOKENS)
 
 
 def test_the_same_question_gets_the_same_answer(answerer: Answerer, frame: bytes) -> None:
     question = Question(EXPLAIN.prompt, (frame,), {"Vehicle.Speed": 36.0})
-    assert answerer.answer(question).tokens == answerer.answer(question).tokens
+    assert answer_at_once(answerer, question).tokens == answer_at_once(answerer, question).tokens
 
 
 def test_the_newest_frame_is_looked_at(answerer: Answerer, frame: bytes) -> None:
     other = encoded(Image.new("RGB", (320, 192), (200, 20, 20)), "PNG")
-    last = answerer.answer(Question(EXPLAIN.prompt, (frame, other)))
-    assert last.tokens == answerer.answer(Question(EXPLAIN.prompt, (other,))).tokens
+    last = answer_at_once(answerer, Question(EXPLAIN.prompt, (frame, other)))
+    assert last.tokens == answer_at_once(answerer, Question(EXPLAIN.prompt, (other,))).tokens
 
 
 def test_the_cloud_answers_as_the_library_generates(tiny_folder: Path, frame: bytes) -> None:
@@ -77,22 +78,16 @@ def test_the_cloud_answers_as_the_library_generates(tiny_folder: Path, frame: by
     checkpoint = checkpoints.load(tiny_folder)
     inputs = PromptReader(checkpoint.processor).read(question)
     expected = checkpoint.model.generate(**inputs, max_new_tokens=16, do_sample=False)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    said = cloud_answerer(str(tiny_folder)).answer(question).tokens
+    said = answer_at_once(cloud_answerer(str(tiny_folder)), question).tokens
     assert list(said) == expected[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-def test_a_cancelled_answer_breaks_off(answerer: Answerer, frame: bytes) -> None:
-    asked = 0
-
-    def after_two_tokens() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 2
-
-    answer = answerer.answer(Question(EXPLAIN.prompt, (frame,)), after_two_tokens)
-    assert answer.cancelled
-    assert len(answer.tokens) == 2
-    assert answerer.answer(Question(EXPLAIN.prompt, (frame,)), lambda: True).tokens == ()
+def test_an_answer_can_be_broken_off_after_any_token(answerer: Answerer, frame: bytes) -> None:
+    steps = answerer.begin(Question(EXPLAIN.prompt, (frame,)), own_place(answerer))
+    assert isinstance(next(steps), Spoke)
+    assert isinstance(next(steps), Spoke)
+    steps.close()
+    assert list(steps) == []
 
 
 @pytest.mark.parametrize(
@@ -111,7 +106,7 @@ def test_a_cancelled_answer_breaks_off(answerer: Answerer, frame: bytes) -> None
 )
 def test_an_unusable_image_is_refused_with_its_reason(answerer: Answerer, picture: bytes, reason: str) -> None:
     with pytest.raises(MessageRefused) as refused:
-        answerer.answer(Question(EXPLAIN.prompt, (picture,)))
+        answer_at_once(answerer, Question(EXPLAIN.prompt, (picture,)))
     assert refused.value.reason == reason
 
 
@@ -119,20 +114,20 @@ def test_an_unusable_image_is_refused_with_its_reason(answerer: Answerer, pictur
 def test_every_kind_of_png_is_understood(answerer: Answerer, mode: str) -> None:
     grey = Image.linear_gradient("L")
     picture = Image.new(mode, (40, 30)) if mode == "I;16" else grey.convert(mode)
-    assert answerer.answer(Question(EXPLAIN.prompt, (encoded(picture, "PNG"),))).tokens
+    assert answer_at_once(answerer, Question(EXPLAIN.prompt, (encoded(picture, "PNG"),))).tokens
 
 
 def test_control_tokens_in_a_prompt_are_refused(answerer: Answerer, frame: bytes) -> None:
     """An extra image token would make the model look for a second image."""
     for token in SPECIAL_TOKENS:
         with pytest.raises(MessageRefused) as refused:
-            answerer.answer(Question(f"what is {token} this ?", (frame,)))
+            answer_at_once(answerer, Question(f"what is {token} this ?", (frame,)))
         assert refused.value.reason == "prompt"
 
 
 def test_a_question_without_a_frame_is_refused(answerer: Answerer) -> None:
     with pytest.raises(MessageRefused) as refused:
-        answerer.answer(Question(EXPLAIN.prompt, ()))
+        answer_at_once(answerer, Question(EXPLAIN.prompt, ()))
     assert refused.value.reason == "image-missing"
 
 
@@ -167,8 +162,10 @@ def test_quality_comes_from_the_card(write_model: Callable[..., Path]) -> None:
     card = {"name": "my-model", "quality": {"edge": {"explain": 0.7}, "cloud": {"explain": 0.9}}}
     (folder / "card.json").write_text(json.dumps(card))
     edge, cloud = edge_answerer(str(folder)), cloud_answerer(str(folder))
-    assert (edge.model, edge.mode, edge.quality) == ("my-model", "standalone", {"explain": 0.7})
-    assert (cloud.model, cloud.mode, cloud.quality) == ("my-model", "full", {"explain": 0.9})
+    assert (edge.model, edge.modes) == ("my-model", {"edge": "standalone", "edge+cloud": "ce"})
+    # The card says nothing of the two together: at least what the edge can by itself.
+    assert edge.quality == {"edge": {"explain": 0.7}, "edge+cloud": {"explain": 0.7}}
+    assert (cloud.model, cloud.modes, cloud.quality) == ("my-model", {"cloud": "full"}, {"cloud": {"explain": 0.9}})
     assert edge.model_hash == cloud.model_hash
 
 
@@ -280,8 +277,8 @@ def test_importing_the_package_is_cheap() -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_the_bundled_model_answers(place: str, frame: bytes) -> None:
     answerer = PLACES[place](None)
-    answer = answerer.answer(Question(EXPLAIN.prompt, (frame,), {"Vehicle.Speed": 0.0}))
+    answer = answer_at_once(answerer, Question(EXPLAIN.prompt, (frame,), {"Vehicle.Speed": 0.0}))
     assert answer.text.startswith("the car ")
     assert answer.text.endswith(" .")
-    assert set(answerer.quality) == set(KINDS)
+    assert all(set(by_kind) == set(KINDS) for by_kind in answerer.quality.values())
     assert torch.get_num_threads() == 1

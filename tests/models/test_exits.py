@@ -12,33 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from roadside.bus.errors import MessageRefused, ModelError
 from roadside.models import checkpoints
-from roadside.models.answering import EdgeAnswerer, Question, edge_answerer
+from roadside.models.answering import EdgeAnswerer, edge_answerer
 from roadside.models.calibration import Votes, calibrate, smallest_threshold
+from roadside.models.decoding import Limits, to_the_end
 from roadside.models.exits import load_exits, most_likely, thresholds_for
 from roadside.models.modes import standalone
-from roadside.models.questions import never
+from roadside.models.questions import Question
 from roadside.models.stages import decoder_of
 
 
 def generate(answerer: EdgeAnswerer, frame: bytes, thresholds: tuple[float, float], max_tokens: int = 12):
-    prompt = answerer.front.encoder.encode(answerer.front.reader.read(Question("describe the scene .", (frame,))))
-    return standalone.generate(
-        answerer.front.encoder,
-        answerer.first,
-        answerer.second,
-        answerer.exits,
-        prompt,
-        thresholds=thresholds,
-        max_tokens=max_tokens,
-        end_token=-1,  # never said, so that lengths are equal
-        cancelled=never,
-    )
+    prompt = answerer.encode(Question("describe the scene .", (frame,)))
+    # An end token that is never said makes lengths equal.
+    return to_the_end(standalone.decode(answerer.partition, prompt, Limits(max_tokens, -1, thresholds)))
 
 
 def test_the_first_exit_speaks_exactly_where_it_is_sure(tiny_folder: Path, frame: bytes) -> None:
     """Between two of its own confidences, the threshold parts the tokens as their confidences say."""
     answerer = edge_answerer(str(tiny_folder))
-    assert isinstance(answerer, EdgeAnswerer)
     alone = generate(answerer, frame, (0.0, 0.0))
     assert set(alone.made_by) == {"exit1"}
     threshold = sorted(alone.confidences)[len(alone.confidences) // 2]
@@ -55,38 +46,35 @@ def test_the_first_exit_speaks_exactly_where_it_is_sure(tiny_folder: Path, frame
 def test_the_second_exit_alone_is_a_shallow_model(tiny_folder: Path, frame: bytes) -> None:
     """With an unreachable first threshold, tokens are those of a decoder that ends after the second exit's layers."""
     answerer = edge_answerer(str(tiny_folder))
-    assert isinstance(answerer, EdgeAnswerer)
     spoken = generate(answerer, frame, (1.1, 0.0))
     assert set(spoken.made_by) == {"exit2"}
 
     model = checkpoints.load(tiny_folder).model
-    inputs = answerer.front.reader.read(Question("describe the scene .", (frame,)))
+    inputs = answerer.reader.read(Question("describe the scene .", (frame,)))
     embedding = decoder_of(model).embed_tokens
-    embeddings = torch.cat([answerer.front.encoder.encode(inputs), embedding(torch.tensor([spoken.tokens[:-1]]))], 1)
+    embeddings = torch.cat([answerer.encoder.encode(inputs), embedding(torch.tensor([spoken.tokens[:-1]]))], 1)
     with torch.inference_mode():
         whole = decoder_of(model)(inputs_embeds=embeddings, output_hidden_states=True, use_cache=False)
-        logits = answerer.exits.heads[1](whole.hidden_states[4][:, inputs["input_ids"].shape[1] - 1 :])
+        logits = answerer.partition.exits.heads[1](whole.hidden_states[4][:, inputs["input_ids"].shape[1] - 1 :])
     assert spoken.tokens == logits[0].argmax(-1).tolist()
 
 
 def test_skipping_the_second_stage_changes_nothing_it_says_later(tiny_folder: Path, frame: bytes) -> None:
     """Positions that waited while exit 1 spoke are run when exit 2 must speak, as if they had never waited."""
     answerer = edge_answerer(str(tiny_folder))
-    assert isinstance(answerer, EdgeAnswerer)
     lazy = generate(answerer, frame, (0.0, 0.0))
     lazy_then_asked = generate(answerer, frame, (sorted(lazy.confidences)[2], 0.0))
-    first, second = answerer.first.session(), answerer.second.session()
-    hidden = answerer.front.encoder.encode(answerer.front.reader.read(Question("describe the scene .", (frame,))))
+    edge = answerer.partition
+    first, second = edge.first.session(), edge.second.session()
+    hidden = answerer.encode(Question("describe the scene .", (frame,)))
     for token, speaker in zip(lazy_then_asked.tokens, lazy_then_asked.made_by, strict=True):
         first.feed(hidden)
         after_first = first.catch_up()
         second.feed(after_first)
         after_second = second.catch_up()
-        by_exit = (
-            answerer.exits.predict(0, after_first) if speaker == "exit1" else answerer.exits.predict(1, after_second)
-        )
+        by_exit = edge.exits.predict(0, after_first) if speaker == "exit1" else edge.exits.predict(1, after_second)
         assert by_exit[0] == token
-        hidden = answerer.front.encoder.embed(token)
+        hidden = answerer.encoder.embed(token)
 
 
 def test_confidence_is_the_largest_softmax_probability() -> None:

@@ -16,30 +16,33 @@ from roadside.bus.errors import MessageRefused
 from roadside.bus.messages import Accepted, NodeState, Rejected, Result, Task
 from roadside.bus.places import Place
 from roadside.bus.transport import Bus
-from roadside.models.questions import Answer, Question, never
+from roadside.models.decoding import Spoke, Steps
+from roadside.models.inference_worker import InferenceWorker
+from roadside.models.questions import Answer, Question
 from roadside.models.serving import NodeConfiguration, TaskServer
 
 
 @dataclass
 class HeldAnswerer:
-    """Answers at once while `free` is set, else holds until it is, watching `cancelled` as a decoder does."""
+    """Answers at once while `free` is set, else says token after token until it is."""
 
     model: str = "held"
     model_hash: str = "0"
-    quality: dict[str, float] = field(default_factory=lambda: {"explain": 0.9})
-    place: Place = "edge"
-    mode: str = "standalone"
+    quality: dict[Place, dict[str, float]] = field(default_factory=lambda: {"edge": {"explain": 0.9}})
+    modes: dict[Place, str] = field(default_factory=lambda: {"edge": "standalone"})
     free: threading.Event = field(default_factory=threading.Event)
     asked: list[Question] = field(default_factory=list)
 
-    def answer(self, question: Question, cancelled: Callable[[], bool] = never) -> Answer:
+    def begin(self, question: Question, place: Place) -> Steps[Answer]:
         if question.prompt == "a bad picture":
             raise MessageRefused("image-format", "neither JPEG nor PNG")
         self.asked.append(question)
         while not self.free.wait(0.005):
-            if cancelled():
-                return Answer("", (), (), 0.0, 0.0, 0.0, cancelled=True)
+            yield Spoke()
         return Answer("the car is stopped .", (1, 2), ("exit1", "exit2"), 0.95, 1.0, 1.0)
+
+    def words(self, tokens: tuple[int, ...]) -> str:
+        return " ".join(map(str, tokens))
 
 
 class Client:
@@ -94,7 +97,8 @@ async def serving(url: str, fleet: str, answerer: HeldAnswerer, *, queue_limit: 
     configuration = NodeConfiguration(name="edge-1", queue_limit=queue_limit, slot_power_w=50.0, heartbeat_s=0.1)
     answerer.free.set()  # the server warms up before it announces itself
     async with Bus(url=url, fleet=fleet, name="edge-1") as node_bus, Bus(url=url, fleet=fleet, name="car-1") as bus:
-        server = TaskServer(bus=node_bus, role="edge", configuration=configuration, answerer=answerer)
+        worker = InferenceWorker()
+        server = TaskServer(bus=node_bus, role="edge", configuration=configuration, answerer=answerer, worker=worker)
         client, stop = Client(bus), asyncio.Event()
         running = asyncio.create_task(server.run(stop))
         await client.state(lambda state: state.alive)
@@ -105,6 +109,7 @@ async def serving(url: str, fleet: str, answerer: HeldAnswerer, *, queue_limit: 
             answerer.free.set()
             stop.set()
             await asyncio.wait_for(running, 20)
+            worker.close()
 
 
 async def test_a_task_is_acknowledged_then_answered(broker, fleet):

@@ -139,3 +139,95 @@ def test_a_decoder_of_another_make_is_refused() -> None:
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2))
     with pytest.raises(SplitError, match="Llama-like"):
         final_head(model)
+
+
+@st.composite
+def detours(draw: st.DrawFn) -> list[tuple[str, int]]:
+    """Steps of a session: ("feed", positions), ("run", 0), ("back", positions to keep); each possible where it is."""
+    steps: list[tuple[str, int]] = []
+    fed = 0
+    for kind in draw(st.lists(st.sampled_from(("feed", "run", "back")), min_size=3, max_size=14)):
+        if kind == "feed":
+            count = draw(st.integers(1, 7))
+            fed += count
+            steps.append(("feed", count))
+        elif kind == "back":
+            fed = draw(st.integers(0, fed))
+            steps.append(("back", fed))
+        else:
+            steps.append(("run", 0))
+    return [*steps, ("feed", 3)]
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral-sliding", "qwen3-hybrid"])
+@settings(max_examples=25, deadline=None)
+@example(steps=[("feed", 20), ("run", 0), ("back", 15), ("back", 3), ("feed", 9), ("run", 0), ("feed", 3)], seed=1)
+@given(steps=detours(), seed=st.integers(0, 99))
+def test_roll_backs_leave_no_trace(family: str, steps: list[tuple[str, int]], seed: int) -> None:
+    """Whatever was fed, run and forgotten on the way, the states are those of one pass over what stands at the end."""
+    stage = Stage(decoder_of(make(family)), 2, 5)
+    torch.manual_seed(seed)
+    session, standing = stage.session(), torch.empty(1, 0, SIZES["hidden_size"])
+    for kind, count in steps:
+        if kind == "feed":
+            new = torch.randn(1, count, SIZES["hidden_size"])
+            session.feed(new)
+            standing = torch.cat([standing, new], dim=1)
+        elif kind == "back":
+            session.roll_back(count)
+            standing = standing[:, :count]
+        elif session.waiting_positions:
+            session.catch_up()
+        assert session.positions_run + session.waiting_positions == standing.shape[1]
+    straight = stage.session()
+    straight.feed(standing)
+    expected = straight.catch_up()[:, -3:]
+    error = float((session.catch_up()[:, -3:] - expected).abs().max() / expected.abs().max())
+    assert error <= 1e-5
+
+
+def test_positions_that_are_not_there_cannot_be_kept() -> None:
+    session = Stage(decoder_of(make("llama")), 0, 3).session()
+    session.feed(torch.randn(1, 4, 32))
+    for positions in (5, -1):
+        with pytest.raises(ValueError, match="cannot keep"):
+            session.roll_back(positions)
+
+
+def test_a_cache_that_cannot_forget_says_so() -> None:
+    """A layer with a running state, as linear attention has, holds no past to return to."""
+    from transformers.cache_utils import LinearAttentionLayer
+
+    session = Stage(decoder_of(make("llama")), 0, 3).session()
+    session.feed(torch.randn(1, 4, 32))
+    session.catch_up()
+    session._cache_layers[1] = LinearAttentionLayer()
+    with pytest.raises(SplitError, match="rolled back"):
+        session.roll_back(2)
+
+
+def test_a_freed_session_is_zeroed_and_empty() -> None:
+    stage = Stage(decoder_of(make("llama")), 0, 3)
+    torch.manual_seed(3)
+    first, second = torch.randn(1, 6, 32), torch.randn(1, 2, 32)
+    session = stage.session()
+    assert session.memory_bytes == 0
+    session.feed(first)
+    expected = session.catch_up()
+    # Three layers, keys and values, two heads of 8 numbers, float32.
+    assert session.memory_bytes == 6 * 3 * 2 * 2 * 8 * 4
+    session.roll_back(4)
+    again = first.clone()
+    session.feed(second)
+    held = [tensor for layer in session._cache_layers for tensor in (layer.keys, layer.values)]
+    whole = [torch.empty(0).set_(tensor.untyped_storage()) for tensor in held]
+    assert all(float(tensor.abs().max()) > 0 for tensor in whole)
+
+    session.free()
+    # Also what the roll-back had only hidden from view.
+    assert [tensor.numel() for tensor in whole] == [6 * 2 * 8] * 6
+    assert not any(tensor.any() for tensor in whole)
+    assert not second.any()
+    assert (session.positions_run, session.waiting_positions, session.memory_bytes) == (0, 0, 0)
+    session.feed(again)
+    torch.testing.assert_close(session.catch_up(), expected)

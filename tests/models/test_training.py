@@ -19,9 +19,10 @@ from roadside.datasets.phrases import parse, telemetry_text, words
 from roadside.datasets.renderer import OBJECT_NAMES, ObjectBox
 from roadside.datasets.samples import make_sample
 from roadside.models import training
-from roadside.models.answering import Question, edge_answerer
+from roadside.models.answering import edge_answerer
 from roadside.models.learning import random_batches, schedule
 from roadside.models.prompt_encoder import PromptReader
+from roadside.models.questions import Question, answer_at_once
 from roadside.models.training import Training, TrainingOptions, train_vlm
 from roadside.models.training_data import (
     CLASS_SETS,
@@ -74,8 +75,8 @@ def test_training_learns_and_writes_a_folder_that_answers(tmp_path: Path, tiny_r
     assert card["steps"]["learning to answer"] == len(trained.losses["learning to answer"])
 
     answerer = edge_answerer(str(folder))
-    assert answerer.quality == card["quality"]["edge"]
-    assert answerer.answer(Question(KINDS["explain"].prompt, (frame,))).tokens
+    assert answerer.quality["edge"] == card["quality"]["edge"]
+    assert answer_at_once(answerer, Question(KINDS["explain"].prompt, (frame,))).tokens
 
 
 def test_training_prompts_are_serving_prompts(frame: bytes) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
-from roadside.bus import topics
-from roadside.bus.broker import Broker
 from roadside.bus.messages import NodeState, Outcome, Result, Truth
-from roadside.bus.transport import Bus
-from roadside.qos.watch import node_state_line, outcome_line, result_line, verdict, watch
+from roadside.qos.watch import node_state_line, outcome_line, result_line, verdict
 
 
 def test_a_result_in_one_line(an_outcome: Callable[..., Outcome]) -> None:
@@ -69,30 +65,3 @@ def test_states_of_nodes(a_state: Callable[..., NodeState]) -> None:
     for part in ("edge-1", "edge with small", "1 running on 1, 1 waiting (40 ms)", "400 MB", "late by 2 ms"):
         assert part in line
     assert node_state_line(a_state(alive=False), 0.0).endswith("edge-1  has left")
-
-
-async def test_watching_a_fleet(
-    best_broker: Broker,
-    fleet: str,
-    an_outcome: Callable[..., Outcome],
-    a_state: Callable[..., NodeState],
-    a_result: Callable[..., Result],
-) -> None:
-    lines: asyncio.Queue[str] = asyncio.Queue()
-    stop = asyncio.Event()
-    async with asyncio.timeout(30), Bus(url=best_broker.url, fleet=fleet, name="edge-1") as edge:
-        # Retained: it greets the watcher once the subscription stands.
-        await edge.publish(topics.VEHICLE_STATE, a_state(node="edge-1"), vehicle="edge-1")
-        watching = asyncio.create_task(watch(best_broker.url, fleet, explain=False, show=lines.put_nowait, stop=stop))
-        assert "edge-1" in await lines.get()
-        await edge.publish(topics.VEHICLE_STATE, a_state(node="edge-1", uptime_s=9.0), vehicle="edge-1")
-        await edge.publish(topics.RESULT, a_result(), vehicle="vehicle-1")
-        await edge.publish(topics.RESULT, a_result(final=False), vehicle="vehicle-1")
-        assert "answers for now" in await lines.get()
-        await edge.publish(topics.OUTCOME, an_outcome(), vehicle="edge-1")
-        assert "84 ms of 2000" in await lines.get()
-        await edge.publish(topics.VEHICLE_STATE, a_state(node="edge-1", alive=False), vehicle="edge-1")
-        assert "has left" in await lines.get()
-        stop.set()
-        await watching
-    assert lines.empty()

@@ -1,0 +1,252 @@
+"""`roadside check`: what a TOML file would run, and everything in it that could not. Starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .bus.configuration import MemberConfiguration, problems_in, read_toml, suggestion
+from .bus.connection import BrokerAddress
+from .bus.errors import ConfigurationError
+from .bus.fleet_file import ROLES, FleetFile, MemberRole, is_fleet, read_fleet
+from .bus.metrics import parse_listen_address
+from .bus.topics import checked_name
+
+_HUB = "is not a folder here: it would be looked for on the Hugging Face hub"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """where: the member's name, or "" where it is about the whole file."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSummary:
+    """settings: what differs from the role's defaults, name, fleet and broker left out."""
+
+    role: str
+    name: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """broker: its URL without the password; None where `roadside fleet` would start one of its own.
+
+    problems keep something from running; notes are worth knowing and keep nothing.
+    """
+
+    file: str
+    kind: str
+    fleet: str
+    broker: str | None
+    broker_url: str | None = field(repr=False)
+    members: tuple[MemberSummary, ...]
+    problems: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON; without the password."""
+        shown = asdict(self)
+        del shown["broker_url"]
+        return {**shown, "ok": self.ok}
+
+
+def check_file(file: Path, broker: str | None = None) -> CheckReport:
+    """Check the file of one process or of a fleet. Raises ConfigurationError only where it cannot be read at all.
+
+    broker: a URL that is to be used instead of the file's.
+    """
+    document = read_toml(file)
+    if is_fleet(document):
+        return _check_fleet(file, read_fleet(document), broker)
+    return _check_process(file, document, broker)
+
+
+def configuration_of(role: MemberRole) -> type[MemberConfiguration]:
+    """Imported here, as a fleet without nodes needs nothing of what they are made of."""
+    if role == "vehicle":
+        from .vehicle_node.configuration import VehicleConfiguration
+
+        return VehicleConfiguration
+    if role == "edge":
+        from .edge_node.node import EdgeConfiguration
+
+        return EdgeConfiguration
+    from .cloud_node.node import CloudConfiguration
+
+    return CloudConfiguration
+
+
+def _check_fleet(file: Path, fleet: FleetFile, broker: str | None) -> CheckReport:
+    findings = _Findings()
+    for problem in fleet.problems:
+        findings.problem("", problem)
+    kinds: dict[MemberRole, type[MemberConfiguration]] = {
+        role: configuration_of(role) for role in ROLES if fleet.of_role(role)
+    }
+    findings.default_keys(fleet, kinds)
+    if not fleet.members:
+        findings.problem("", "nobody takes part: add tables [[edge]], [[cloud]] or [[vehicle]]")
+    made: list[tuple[MemberRole, MemberConfiguration]] = []
+    for member in fleet.members:
+        kind = kinds[member.role]
+        values = fleet.values_of(member, frozenset(kind.__struct_fields__))
+        configuration = findings.convert(kind, values, member.name)
+        findings.of_member(member.role, configuration)
+        made.append((member.role, configuration))
+    findings.between_members(made, {member.role for member in fleet.members})
+    return findings.report(file, "fleet", fleet.name, broker or fleet.broker, made)
+
+
+def _check_process(file: Path, document: Mapping[str, Any], broker: str | None) -> CheckReport:
+    """A file of one process does not say of which role: it is taken for the one that knows most of its keys."""
+    unknown = {role: len(document.keys() - set(configuration_of(role).__struct_fields__)) for role in ROLES}
+    roles: list[MemberRole] = [role for role in ROLES if unknown[role] == min(unknown.values())]
+    findings = _Findings()
+    configuration = findings.convert(configuration_of(roles[0]), document, "")
+    findings.of_member(roles[0], configuration)
+    url = broker or configuration.broker
+    return findings.report(file, " or ".join(roles), configuration.fleet, url, [(roles[0], configuration)])
+
+
+class _Findings:
+    """Collects what is found, and goes on."""
+
+    def __init__(self) -> None:
+        self._problems: list[Finding] = []
+        self._notes: list[Finding] = []
+
+    def problem(self, where: str, what: str) -> None:
+        self._problems.append(Finding(where, what))
+
+    def note(self, where: str, what: str) -> None:
+        self._notes.append(Finding(where, what))
+
+    def report(
+        self,
+        file: Path,
+        kind: str,
+        fleet: str,
+        broker_url: str | None,
+        made: list[tuple[MemberRole, MemberConfiguration]],
+    ) -> CheckReport:
+        broker = self._broker(broker_url)
+        members = tuple(MemberSummary(role, each.name, _settings(each)) for role, each in made)
+        return CheckReport(
+            str(file), kind, fleet, broker, broker_url, members, tuple(self._problems), tuple(self._notes)
+        )
+
+    def convert(self, kind: type[MemberConfiguration], values: Mapping[str, Any], where: str) -> MemberConfiguration:
+        """The configuration, with the role's defaults in place of what cannot be used."""
+        problems = problems_in(kind, values)
+        for problem in problems.values():
+            self.problem(where, problem)
+        return msgspec.convert({key: value for key, value in values.items() if key not in problems}, kind)
+
+    def _broker(self, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            return str(BrokerAddress.parse(url))
+        except ConfigurationError as error:
+            self.problem("", str(error))
+            return None
+
+    def default_keys(self, fleet: FleetFile, kinds: Mapping[MemberRole, type[MemberConfiguration]]) -> None:
+        """A default that no member knows would be lost without a word."""
+        known = dict.fromkeys(key for kind in kinds.values() for key in kind.__struct_fields__)
+        if known:
+            for key in fleet.defaults.keys() - known:
+                self.problem("[defaults]", f"nobody here knows the key {key!r}; {suggestion(key, known)}")
+
+    def of_member(self, role: MemberRole, configuration: MemberConfiguration) -> None:
+        name = configuration.name
+        for each in _refusals(role, configuration):
+            self.problem(name, each)
+        model = getattr(configuration, "model", None)
+        if model is not None and not Path(model).is_dir():
+            if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+                self.note(name, f"model {model!r} {_HUB}")
+            else:
+                self.problem(name, f"no model at {model}: give a model's folder or a Hugging Face id like owner/name")
+
+    def between_members(self, made: list[tuple[MemberRole, MemberConfiguration]], roles: set[MemberRole]) -> None:
+        """What only shows when the members are looked at together."""
+        clouds = {each.name for role, each in made if role == "cloud"}
+        journals: dict[Path, str] = {}
+        ports: dict[int, str] = {}
+        for _, member in made:
+            place = getattr(member, "place", None)
+            for needed in () if place in (None, "vehicle") else str(place).split("+"):
+                if needed not in roles:
+                    self.problem(member.name, f"place = {place!r}, but this fleet has no {needed}: add [[{needed}]]")
+            cloud = getattr(member, "cloud", None)
+            if cloud is not None and cloud not in clouds:
+                self.problem(member.name, f"cloud = {cloud!r}, but this fleet has no cloud of that name")
+            if (journal := getattr(member, "journal", None)) is not None:
+                first = journals.setdefault(Path(journal).resolve(), member.name)
+                if first != member.name:
+                    self.problem(member.name, f"journal {journal} is {first}'s: give each vehicle a file of its own")
+            port = _port(member)
+            if port and (first := ports.setdefault(port, member.name)) != member.name:
+                self.note(member.name, f"metrics port {port} is {first}'s too: on one machine only one can have it")
+
+
+def _refusals(role: MemberRole, configuration: MemberConfiguration) -> Iterator[str]:
+    """What a configuration of the right types would still be refused for when it is used, in the words of then."""
+    attempts: list[Any] = [lambda: checked_name(configuration.name)]
+    if configuration.metrics is not None:
+        attempts.append(lambda: parse_listen_address(configuration.metrics or 0))
+    if role == "vehicle":
+        attempts += [lambda: _open_log(configuration), lambda: _make_policy(configuration)]
+    for attempt in attempts:
+        try:
+            attempt()
+        except ConfigurationError as error:
+            yield str(error)
+    journal = getattr(configuration, "journal", None)
+    if journal is not None and not Path(journal).absolute().parent.is_dir():
+        yield f"journal = {journal!r}: there is no folder {Path(journal).parent}"
+
+
+def _open_log(configuration: Any) -> None:
+    from .datasets.drivelog import DriveLog
+
+    if configuration.log is not None:
+        DriveLog.open(Path(configuration.log))
+
+
+def _make_policy(configuration: Any) -> None:
+    from .policy.registry import PolicyOptions, make_policy
+
+    make_policy(configuration.policy, PolicyOptions(place=configuration.place, seed=configuration.seed))
+
+
+def _port(configuration: MemberConfiguration) -> int:
+    """Of the metrics; 0 where there are none, or any free port will do."""
+    try:
+        return parse_listen_address(configuration.metrics or 0)[1]
+    except ConfigurationError:
+        return 0
+
+
+def _settings(configuration: MemberConfiguration) -> dict[str, Any]:
+    values: dict[str, Any] = msgspec.to_builtins(configuration)
+    defaults: dict[str, Any] = msgspec.to_builtins(type(configuration)(name=configuration.name))
+    said = {key: value for key, value in values.items() if value != defaults[key]}
+    return {key: value for key, value in said.items() if key not in ("name", "fleet", "broker")}

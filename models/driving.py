@@ -1,0 +1,122 @@
+"""Runs the steps of one answer on a node: computing on the inference thread, waiting on the event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..bus.messages import ContextUse
+from .decoding import Ask, CloudToken, Drafted, Spoke, Steps, Upload, Wait
+from .inference_worker import InferenceWorker
+from .questions import Answer
+
+
+class CloudSession(Protocol):
+    """One answer's line to a cloud. `upload` and `ask` may be called from any thread and never wait.
+
+    energy_j: that the cloud has spent on it so far.
+    """
+
+    energy_j: float
+
+    def upload(self, upload: Upload) -> None: ...
+
+    def ask(self, ask: Ask) -> None: ...
+
+    async def reply(self) -> CloudToken | None:
+        """The answer to the last `ask`; None where the cloud is silent."""
+        ...
+
+    def close(self) -> ContextUse:
+        """The answer is complete or given up: let the cloud forget it. Says what it took."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What came of it. answer: None where it was broken off. computed_ms: on this node; waited_ms: for the cloud."""
+
+    answer: Answer | None
+    computed_ms: float
+    waited_ms: float
+
+
+class _BrokenOff:
+    """The steps were closed before their end."""
+
+
+async def drive(
+    steps: Steps[Answer],
+    worker: InferenceWorker,
+    *,
+    rank: int,
+    cancelled: Callable[[], bool],
+    session: CloudSession | None = None,
+    on_draft: Callable[[Drafted], None] | None = None,
+) -> Worked:
+    """Run to the end, or until `cancelled()` after some token.
+
+    rank: in the worker's order. session: for modes that ask a cloud; to others it is silent. on_draft: is shown, on
+    the event loop, what the edge would answer by itself.
+    Raises what the steps raise (MessageRefused for an unusable image).
+    """
+    computed_s = waited_s = 0.0
+    reply: CloudToken | None = None
+
+    def advance() -> Drafted | Wait | Spoke | Answer | _BrokenOff:
+        nonlocal computed_s
+        started_s = time.perf_counter()
+        try:
+            return _advance(steps, reply, session, cancelled, lambda: worker.should_give_way(rank))
+        finally:
+            computed_s += time.perf_counter() - started_s
+
+    while True:
+        event = await worker.run(advance, rank=rank)
+        reply = None
+        match event:
+            case Wait():
+                started_s = time.perf_counter()
+                reply = await session.reply() if session is not None else None
+                waited_s += time.perf_counter() - started_s
+            case Drafted():
+                if on_draft is not None:
+                    on_draft(event)
+            case Spoke():
+                pass  # it gave way; its turn comes again behind what is more urgent
+            case _:
+                answer = event if isinstance(event, Answer) else None
+                return Worked(answer, computed_s * 1000, waited_s * 1000)
+
+
+def _advance(
+    steps: Steps[Answer],
+    reply: CloudToken | None,
+    session: CloudSession | None,
+    cancelled: Callable[[], bool],
+    should_give_way: Callable[[], bool],
+) -> Drafted | Wait | Spoke | Answer | _BrokenOff:
+    """On the inference thread: go on until something is wanted that only the event loop can do."""
+    while True:
+        try:
+            event = steps.send(reply)
+        except StopIteration as end:
+            return end.value
+        reply = None
+        match event:
+            case Upload():
+                if session is not None:
+                    session.upload(event)
+            case Ask():
+                if session is not None:
+                    session.ask(event)
+            case Spoke():
+                if cancelled():
+                    steps.close()
+                    return _BrokenOff()
+                if should_give_way():
+                    return event
+            case _:
+                return event
