@@ -213,8 +213,7 @@ def draw_barrier(brush: Brush, x: float, z: float, width_m: float) -> Box:
             brush.rectangle(from_x, from_x + width_m / stripes, low_m, low_m + 0.34, z, colour)
     for lamp_x in (left + 0.15, right - 0.15):
         brush.disc(lamp_x, 1.42, z, 0.11, (255, 170, 30))
-    box = brush.view.pixel(left, 1.35, z) + brush.view.pixel(right, 0.0, z)
-    return box
+    return (*brush.view.pixel(left, 1.35, z), *brush.view.pixel(right, 0.0, z))
 
 
 def around(pixels: list[Pixel]) -> Box:

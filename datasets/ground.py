@@ -109,9 +109,7 @@ class Ground:
         self, brush: Brush, start_m: float, end_m: float, left_m: float, right_m: float, colour: Colour
     ) -> list[Pixel]:
         """A rectangle of the road's surface, in one colour."""
-        return self._area(
-            brush, [(start_m, left_m), (start_m, right_m), (end_m, right_m), (end_m, left_m)], colour
-        )
+        return self._area(brush, [(start_m, left_m), (start_m, right_m), (end_m, right_m), (end_m, left_m)], colour)
 
     def _area(self, brush: Brush, corners: list[tuple[float, float]], colour: Colour) -> list[Pixel]:
         """A polygon of the road's surface, corners as (station, lateral), in one colour."""

@@ -115,9 +115,7 @@ def cyclist(plan: Plan) -> None:
     _wait_for_crossing(plan, "cyclist", side, braking_s, before_s, after_s)
 
 
-def _wait_for_crossing(
-    plan: Plan, justification: str, side: Side, braking_s: int, before_s: int, after_s: int
-) -> None:
+def _wait_for_crossing(plan: Plan, justification: str, side: Side, braking_s: int, before_s: int, after_s: int) -> None:
     """Stop for somebody who passes the middle of the own lane `before_s` after the car has come to its halt."""
     plan.drive(braking_s, 0.0, "slows", justification, side=side)
     plan.drive(before_s, 0.0, "stopped", justification, side=side)

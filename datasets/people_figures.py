@@ -70,7 +70,9 @@ def draw_cyclist(brush: Brush, cyclist: Cyclist, at_s: float, x: float, z: float
         draw.line([pixel(x - 0.15 * ahead, 0.95, z), pixel(x + 0.2 * ahead, 0.7, z), foot], fill=trousers, width=leg_px)
         back = [(-0.28, 0.9), (0.05, 0.95), (0.32, 1.42), (0.02, 1.52)]
         draw.polygon([pixel(x + a * ahead, y, z) for a, y in back], fill=coat)
-        draw.line([pixel(x + 0.2 * ahead, 1.36, z), pixel(x + 0.45 * ahead, 0.98, z)], fill=darken(coat, 0.8), width=leg_px)
+        draw.line(
+            [pixel(x + 0.2 * ahead, 1.36, z), pixel(x + 0.45 * ahead, 0.98, z)], fill=darken(coat, 0.8), width=leg_px
+        )
         brush.disc(x + 0.26 * ahead, 1.65, z, 0.15, helmet)
         half_m = 0.86
     left, top = pixel(x - half_m, 1.8, z)

@@ -224,7 +224,8 @@ def parse(text: str) -> Parsed:
     action: str | None = None
     reason: tuple[str | None, str | None, str | None] = (None, None, None)
     for part in re.split(r"[.!?\n]+(?:\s|$)", text.lower()):
-        if not keywords.is_about_own_car(part):
+        # Some reasons are about the own car too: "it passes a parked truck".
+        if not keywords.is_about_own_car(part) or _normalised(part) in _justification_of_clause():
             reason = reason if reason[0] else parse_justification(part)
             continue
         before, connective, after = keywords.split_at_connective(part)

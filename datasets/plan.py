@@ -47,7 +47,10 @@ class Lead:
 
 @dataclass
 class Plan:
-    """Everything is appended in time order; `motion` is the own car's, `lane_m` the middle of the lane that it is in."""
+    """Everything is appended in time order.
+
+    motion: the own car's along the road; sways: its moves to the side; lane_m: the middle of the lane that it is in.
+    """
 
     rng: random.Random
     road: Road

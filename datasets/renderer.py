@@ -28,7 +28,6 @@ from .people_figures import draw_cyclist, draw_person
 from .scene import (
     Barrier,
     Building,
-    Colour,
     Cone,
     Cyclist,
     Drive,

@@ -66,15 +66,15 @@ def construction(plan: Plan) -> None:
     first_m = plan.station_m + (plan.speed_mps + speed_mps) * slowing_s / 2 + 2.6 * speed_mps + rng.uniform(3.0, 6.0)
     half_m = road.lane_width_m / 2
     outer_m, inner_m = plan.lane_m - towards(side) * half_m, plan.lane_m + towards(side) * (half_m - 0.35)
-    plan.standing += [
-        Cone(first_m + 2.5 * index, outer_m + (inner_m - outer_m) * index / 5) for index in range(6)
-    ]
+    plan.standing += [Cone(first_m + 2.5 * index, outer_m + (inner_m - outer_m) * index / 5) for index in range(6)]
     plan.standing += [Cone(first_m + 12.5 + 4.0 * index, inner_m) for index in range(1, 8)]
     plan.standing.append(Barrier(first_m + 15.0, plan.lane_m - towards(side) * 0.3, 2.2))
     plan.standing += [WarningSign(first_m - before_m, opposite(side), "construction") for before_m in (2.0, 15.0)]
     if rng.random() < 0.6:
         worker_m = plan.lane_m - towards(side) * rng.uniform(0.0, 0.8)
-        plan.people.append(Person(first_m + rng.uniform(18.0, 26.0), worker_m, WORKER_COAT, rng.choice(TROUSER_COLOURS)))
+        plan.people.append(
+            Person(first_m + rng.uniform(18.0, 26.0), worker_m, WORKER_COAT, rng.choice(TROUSER_COLOURS))
+        )
     plan.drive(slowing_s, speed_mps, "slows", "construction")
     plan.change_lane(side, plan.now_s + 0.1, plan.now_s + changing_s - 0.2)
     plan.drive(changing_s, speed_mps, f"changes-{side}", "construction")
@@ -86,9 +86,7 @@ def parked_vehicle(plan: Plan) -> None:
     kind = plan.rng.choice(VEHICLES)
     lateral_m = plan.road.lanes_end_m - 1.0
     motion = Motion(0.0, plan.station_m + 2.7 * plan.speed_mps + 7.0, 0.0)
-    plan.vehicles.append(
-        Vehicle(kind, "parked", vehicle_colour(plan.rng), motion, lateral_m, hazard_lights=True)
-    )
+    plan.vehicles.append(Vehicle(kind, "parked", vehicle_colour(plan.rng), motion, lateral_m, hazard_lights=True))
     _steer_around(plan, "left", 1.9, "parked", vehicle=kind)
 
 
@@ -97,9 +95,7 @@ def cyclist_ahead(plan: Plan) -> None:
     rng, rides_mps = plan.rng, plan.rng.uniform(3.5, 4.5)
     motion = Motion(plan.now_s, plan.station_m + 2.4 * (plan.speed_mps - rides_mps) + 6.5, rides_mps)
     lateral_m = plan.road.lanes_end_m - 0.6
-    plan.cyclists.append(
-        Cyclist(motion, lateral_m, rng.choice(COAT_COLOURS), rng.choice(TROUSER_COLOURS))
-    )
+    plan.cyclists.append(Cyclist(motion, lateral_m, rng.choice(COAT_COLOURS), rng.choice(TROUSER_COLOURS)))
     _steer_around(plan, "left", 1.4, "cyclist-ahead")
 
 
@@ -112,9 +108,7 @@ def oncoming_over_line(plan: Plan) -> None:
     motion = Motion(0.0, -(met_m + speed_mps * meeting_s), speed_mps)
     lane_m = plan.road.centre_m - plan.road.lane_width_m / 2
     comes_over = LaneChange(now_s - 1.6, now_s + 0.2, plan.road.lane_width_m / 2 + 0.2)
-    plan.vehicles.append(
-        Vehicle(kind, "oncoming", vehicle_colour(rng), motion, lane_m, (comes_over,), backwards=True)
-    )
+    plan.vehicles.append(Vehicle(kind, "oncoming", vehicle_colour(rng), motion, lane_m, (comes_over,), backwards=True))
     _steer_around(plan, "right", 0.8, "oncoming", vehicle=kind)
 
 

@@ -59,9 +59,7 @@ def _turning_for(justification: str) -> tuple[Pair, ...]:
 
 SITUATIONS: dict[str, Situation] = {
     "red-light": Situation(red_light, (*_braking_for("red-light"), ("accelerates", "green-light"))),
-    "lead-stops": Situation(
-        lead_stops, (*_braking_for("lead-brakes"), ("accelerates", "lead-moves")), needs_lead=True
-    ),
+    "lead-stops": Situation(lead_stops, (*_braking_for("lead-brakes"), ("accelerates", "lead-moves")), needs_lead=True),
     "pedestrian": Situation(pedestrian, _braking_for("pedestrian")),
     "slow-vehicle": Situation(slow_vehicle, _either_way("changes", "slow-vehicle"), needs_lead=True, road="two-lane"),
     "stop-sign": Situation(stop_sign, (*_braking_for("stop-sign"), ("accelerates", "clear-road"))),

@@ -175,6 +175,4 @@ def _send_overtaking(drive: Drive, rng: random.Random) -> None:
 
 def _reasons_between(drive: Drive, start_s: float, end_s: float) -> set[str]:
     """The justifications in force in a part of a drive."""
-    return {
-        stretch.justification for stretch in drive.stretches if stretch.start_s < end_s and stretch.end_s > start_s
-    }
+    return {stretch.justification for stretch in drive.stretches if stretch.start_s < end_s and stretch.end_s > start_s}

@@ -14,7 +14,7 @@ LONGEST_GAP_S = 3.0
 # stands in for the quick signals of a vehicle's own bus. False: from readings up to the moment alone, as a receiver
 # has them. Training samples and replayed logs both follow this line; the bundled model was trained with True, and
 # names actions right 18 points less often where its telemetry is made the other way.
-JOINS_FOLLOWING_READING = True
+JOINS_FOLLOWING_READING = False
 
 
 @dataclass(frozen=True, slots=True)

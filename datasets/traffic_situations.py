@@ -134,9 +134,7 @@ def beside_ahead(plan: Plan, gap_m: float) -> Lead:
     """A vehicle of the lane that the own car is about to enter, which will be its lead there."""
     side = plan.free_side
     motion = Motion(plan.now_s, plan.station_m + gap_m, plan.speed_mps)
-    return Lead(
-        plan.rng.choice(VEHICLES), motion, plan.lane_beside_m(side), from_s=plan.now_s - APPROACH_S
-    )
+    return Lead(plan.rng.choice(VEHICLES), motion, plan.lane_beside_m(side), from_s=plan.now_s - APPROACH_S)
 
 
 def _lead_pulls_away(plan: Plan, duration_s: int) -> None:
