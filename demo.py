@@ -7,23 +7,29 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from .bus import topics
 from .bus.broker import Broker
+from .bus.defaults import VIDEO_VARIABLE
+from .bus.errors import ConfigurationError
 from .bus.places import Place
 from .bus.shaping_proxy import ShapingProxy
 from .bus.transport import Bus, Subscription
-from .datasets.drivelog import DriveLog, bundled_log_path
 from .datasets.link_traces import parse_link
+from .datasets.sources import without_password
 from .fleet import Fleet
+from .models.modes import EDGE_MODES, EdgeMode
 from .policy.registry import PolicyOptions, make_policy
 from .qos.report import summarise
+from .qos.retention import KeepFrames
 from .qos.run import BrokerKind, RunDirectory
 from .qos.watch import outcome_line
+from .vehicle_node.scenes import check_source
 from .vehicle_node.schedule import arrivals
 
 _START_TIMEOUT_S = 120.0
@@ -34,32 +40,51 @@ _FLEET = "demo"
 class DemoOptions:
     """The flags of `roadside demo`. duration_s: for how long tasks are created; speed: log seconds per second.
 
+    log, video: what the vehicles see, one of the two; the bundled log where neither is given. A video is a file or the
+    URL of a live camera.
+    mode: how edges decode where a cloud is at hand.
     link: between each vehicle and the broker, as datasets/link_traces.py reads it; None: this machine's loopback.
+    frame_interval_s: between two frames that a vehicle publishes for people; 0: none. keep_frames: which the run keeps.
     """
 
     log: Path | None = None
+    video: str | None = None
     model: str | None = None
-    vehicles: int = 2
-    edges: int = 2
-    clouds: int = 1
+    vehicles: Annotated[int, Meta(ge=1, le=64)] = 2
+    edges: Annotated[int, Meta(ge=0, le=64)] = 2
+    clouds: Annotated[int, Meta(ge=0, le=64)] = 1
     policy: str = "greedy-utility"
     place: Place | None = None
+    mode: EdgeMode = "ce"
     broker: str | None = None
     link: str | None = None
-    duration_s: float = 30.0
-    rate_hz: float = 1.0
-    speed: float = 4.0
+    duration_s: Annotated[float, Meta(ge=1)] = 30.0
+    rate_hz: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
+    speed: Annotated[float, Meta(ge=0.1, le=100)] = 4.0
     seed: int = 0
+    frame_interval_s: Annotated[float, Meta(ge=0)] = 2.0
+    keep_frames: KeepFrames = "none"
     run: Path | None = None
+
+
+def check_options(options: DemoOptions) -> None:
+    """Raise ConfigurationError where log, video, policy, place or link cannot be used; starts nothing."""
+    _check_place(options)
+    if options.link is not None:
+        parse_link(options.link)
+    check_source(options.log, options.video)
+    make_policy(options.policy, PolicyOptions(place=options.place))
 
 
 async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) -> tuple[RunDirectory, dict[str, Any]]:
     """Run the fleet until its vehicles have finished, or `stop` is set; returns the run and its summary.
 
-    Nothing is started before log, policy and link are known to be usable.
+    Nothing is started before log or video, policy and link are known to be usable.
     """
+    _check_place(options)
     link = parse_link(options.link) if options.link is not None else None
-    log_s = DriveLog.open(options.log or bundled_log_path()).duration_s
+    # On a thread: a camera takes its time to show something.
+    await asyncio.to_thread(check_source, options.log, options.video)
     policy = make_policy(options.policy, PolicyOptions(place=options.place)).name
     vehicles = _names("vehicle", options.vehicles)
     nodes = dict.fromkeys(_names("edge", options.edges), "edge")
@@ -70,7 +95,10 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         for _ in arrivals(seed=options.seed, vehicle=name, rate_hz=options.rate_hz, duration_s=options.duration_s)
     )
     run = RunDirectory.create(
-        options.run, configuration=_plain(options) | {"policy": policy}, seed=options.seed, argv=sys.argv
+        options.run,
+        configuration=_plain(options) | {"policy": policy},
+        seed=options.seed,
+        argv=[without_password(word) for word in sys.argv],
     )
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(_progress(console))
@@ -83,10 +111,12 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         fleet = await stack.enter_async_context(Fleet(run, broker_url))
 
         progress.update(status, description=f"starting the nodes ({broker_kind})")
-        await fleet.start("recorder", "record", str(run.path), "--fleet", _FLEET)
+        keep = ("--keep-frames", options.keep_frames)
+        await fleet.start("recorder", "record", str(run.path), "--fleet", _FLEET, *keep)
         model = ("--model", options.model) if options.model else ()
+        mode = {"edge": ("--mode", options.mode)}
         for name, role in nodes.items():
-            await fleet.start(name, role, "--name", name, "--fleet", _FLEET, *model)
+            await fleet.start(name, role, "--name", name, "--fleet", _FLEET, *model, *mode.get(role, ()))
         await fleet.ready(["recorder", *nodes], timeout_s=_START_TIMEOUT_S)
 
         bus = await stack.enter_async_context(Bus(url=broker_url, fleet=_FLEET, name="demo"))
@@ -94,6 +124,7 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         showing = asyncio.create_task(_show(outcomes, progress, status))
         stack.callback(showing.cancel)
         progress.update(status, description="driving", total=planned)
+        video = {VIDEO_VARIABLE: options.video} if options.video is not None else {}
         for number, name in enumerate(vehicles):
             flags = {
                 "name": name,
@@ -106,16 +137,17 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
                 "rate-hz": options.rate_hz,
                 "duration": options.duration_s,
                 "log": options.log,
+                "frame-interval": options.frame_interval_s,
                 # Spread over the log, so that a fleet sees more of it than one vehicle would.
-                "start": number * log_s / len(vehicles),
+                "start-share": number / len(vehicles),
             }
             words = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
             # Each vehicle has a radio of its own, and a recorded link begins with its drive.
             url = broker_url
             if link is not None:
                 url = (await links.enter_async_context(ShapingProxy(url, link, seed=options.seed + number))).url
-            await fleet.start(name, "vehicle", *words, broker_url=url)
-        await _vehicles_finished(fleet, vehicles, [*nodes, "recorder"], stop)
+            await fleet.start(name, "vehicle", *words, broker_url=url, variables=video)
+        await _vehicles_finished(fleet, vehicles, list(nodes), stop, progress.console)
         progress.update(status, description="collecting")
         await fleet.stop(nodes)
         await fleet.stop(["recorder"])
@@ -125,6 +157,17 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
     return run, summary
 
 
+def _check_place(options: DemoOptions) -> None:
+    """ConfigurationError where nobody of the fleet would answer at the place, or in the mode, that is asked for."""
+    needed = {"edge": options.edges, "cloud": options.clouds, "edge+cloud": min(options.edges, options.clouds)}
+    if options.place is not None and needed.get(options.place, 1) < 1:
+        raise ConfigurationError(f"nobody would answer at {options.place}: give the fleet more --edges or --clouds")
+    if options.mode not in EDGE_MODES:
+        raise ConfigurationError(f"no decoding mode {options.mode!r}; there are {', '.join(EDGE_MODES)}")
+    if options.place == "edge+cloud" and options.mode == "standalone":
+        raise ConfigurationError("edges in mode standalone ask no cloud: leave out --mode, or give --place edge")
+
+
 async def _broker(options: DemoOptions, run: RunDirectory, stack: AsyncExitStack) -> tuple[str, BrokerKind]:
     if options.broker:
         return options.broker, "external"
@@ -132,13 +175,22 @@ async def _broker(options: DemoOptions, run: RunDirectory, stack: AsyncExitStack
     return broker.url, broker.kind
 
 
-async def _vehicles_finished(fleet: Fleet, vehicles: list[str], others: list[str], stop: asyncio.Event) -> None:
-    """Wait for the vehicles to end by themselves; when told to stop, let them finish what they have begun."""
+async def _vehicles_finished(
+    fleet: Fleet, vehicles: list[str], nodes: list[str], stop: asyncio.Event, console: Console
+) -> None:
+    """Wait for the vehicles to end by themselves; when told to stop, let them finish what they have begun.
+
+    A node that dies is what the fleet is built to survive; without its recorder a run is worth nothing.
+    """
+    alive = list(nodes)
     finished = asyncio.create_task(fleet.finished(vehicles))
     stopped = asyncio.create_task(stop.wait())
     try:
         while not finished.done() and not stopped.done():
-            fleet.check(others)
+            fleet.check(["recorder"])
+            for name in fleet.ended(alive):
+                alive.remove(name)
+                console.print(f"{name} is no more; the fleet goes on without it", style="red", highlight=False)
             await asyncio.wait({finished, stopped}, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
             await fleet.stop(vehicles)
@@ -171,4 +223,7 @@ def _names(role: str, count: int) -> list[str]:
 
 
 def _plain(options: DemoOptions) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    return {
+        name: without_password(str(value)) if isinstance(value, Path | str) else value
+        for name, value in asdict(options).items()
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 
 from .bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE
@@ -40,10 +40,19 @@ class Fleet:
     ) -> None:
         await self.stop(list(self._processes))
 
-    async def start(self, name: str, *arguments: str, broker_url: str | None = None) -> None:
-        """Run `roadside ARGUMENTS` as a process called `name`; broker_url: where it differs from the others'."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        # Not as an argument: the URL may hold a password, and arguments are there for every user of the machine.
+    async def start(
+        self,
+        name: str,
+        *arguments: str,
+        broker_url: str | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run `roadside ARGUMENTS` as a process called `name`.
+
+        broker_url: where it differs from the others'. variables: of its environment, for what is nobody else's
+        business: arguments are there for every user of the machine to see, and a URL may hold a password.
+        """
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **(variables or {})}
         environment[BROKER_VARIABLE] = broker_url or self._broker_url
         if environment.get(LOG_LEVEL_VARIABLE) in ("warning", "error"):
             # A process says at level info that it is ready, and it says so into its log file alone.
@@ -89,11 +98,23 @@ class Fleet:
         said = lines[-1] if lines else "nothing"
         return f"{name} ended with exit status {self.exit_status(name)} and said: {said} (log: {path})"
 
+    def ended(self, names: Iterable[str]) -> list[str]:
+        """Those of the processes that are no more."""
+        return [name for name in names if self._processes[name].returncode is not None]
+
     async def finished(self, names: Iterable[str]) -> None:
         """Wait until the processes have ended by themselves; FleetError where one did so with a failure."""
         names = list(names)
         await asyncio.gather(*(self._processes[name].wait() for name in names))
         self.check(name for name in names if self._processes[name].returncode)
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a process, for instance to see what its death costs the others."""
+        self._processes[name].send_signal(number)
+
+    async def wait(self, name: str) -> int:
+        """Wait until a process has ended, however that came, and return its exit status; negative: its signal."""
+        return await self._processes[name].wait()
 
     async def stop(self, names: Iterable[str]) -> None:
         """SIGTERM, time to finish what was accepted, then SIGKILL."""

@@ -15,7 +15,9 @@ from .bus.errors import ConfigurationError
 from .bus.fleet_file import ROLES, FleetFile, MemberRole, is_fleet, read_fleet
 from .bus.metrics import parse_listen_address
 from .bus.topics import checked_name
+from .datasets.sources import without_password
 
+_IDENTITY = {"name", "fleet", "broker"}
 _HUB = "is not a folder here: it would be looked for on the Hugging Face hub"
 
 
@@ -83,6 +85,10 @@ def configuration_of(role: MemberRole) -> type[MemberConfiguration]:
         from .vehicle_node.configuration import VehicleConfiguration
 
         return VehicleConfiguration
+    if role == "recorder":
+        from .qos.recording import RecorderConfiguration
+
+        return RecorderConfiguration
     if role == "edge":
         from .edge_node.node import EdgeConfiguration
 
@@ -97,13 +103,13 @@ def _check_fleet(file: Path, fleet: FleetFile, broker: str | None) -> CheckRepor
     for problem in fleet.problems:
         findings.problem("", problem)
     kinds: dict[MemberRole, type[MemberConfiguration]] = {
-        role: configuration_of(role) for role in ROLES if fleet.of_role(role)
+        role: configuration_of(role) for role in (*ROLES, "recorder") if fleet.of_role(role)
     }
     findings.default_keys(fleet, kinds)
     if not fleet.members:
         findings.problem("", "nobody takes part: add tables [[edge]], [[cloud]] or [[vehicle]]")
     made: list[tuple[MemberRole, MemberConfiguration]] = []
-    for member in fleet.members:
+    for member in (*fleet.members, fleet.recorder):
         kind = kinds[member.role]
         values = fleet.values_of(member, frozenset(kind.__struct_fields__))
         configuration = findings.convert(kind, values, member.name)
@@ -115,8 +121,9 @@ def _check_fleet(file: Path, fleet: FleetFile, broker: str | None) -> CheckRepor
 
 def _check_process(file: Path, document: Mapping[str, Any], broker: str | None) -> CheckReport:
     """A file of one process does not say of which role: it is taken for the one that knows most of its keys."""
-    unknown = {role: len(document.keys() - set(configuration_of(role).__struct_fields__)) for role in ROLES}
-    roles: list[MemberRole] = [role for role in ROLES if unknown[role] == min(unknown.values())]
+    every: tuple[MemberRole, ...] = (*ROLES, "recorder")
+    unknown = {role: len(document.keys() - set(configuration_of(role).__struct_fields__)) for role in every}
+    roles: list[MemberRole] = [role for role in every if unknown[role] == min(unknown.values())]
     findings = _Findings()
     configuration = findings.convert(configuration_of(roles[0]), document, "")
     findings.of_member(roles[0], configuration)
@@ -154,9 +161,13 @@ class _Findings:
     def convert(self, kind: type[MemberConfiguration], values: Mapping[str, Any], where: str) -> MemberConfiguration:
         """The configuration, with the role's defaults in place of what cannot be used."""
         problems = problems_in(kind, values)
+        usable = {key: value for key, value in values.items() if key not in problems}
+        if together := problems_in(kind, usable):
+            problems |= together
+            usable = {key: usable[key] for key in usable.keys() & _IDENTITY}
         for problem in problems.values():
             self.problem(where, problem)
-        return msgspec.convert({key: value for key, value in values.items() if key not in problems}, kind)
+        return msgspec.convert(usable, kind)
 
     def _broker(self, url: str | None) -> str | None:
         if url is None:
@@ -170,9 +181,8 @@ class _Findings:
     def default_keys(self, fleet: FleetFile, kinds: Mapping[MemberRole, type[MemberConfiguration]]) -> None:
         """A default that no member knows would be lost without a word."""
         known = dict.fromkeys(key for kind in kinds.values() for key in kind.__struct_fields__)
-        if known:
-            for key in fleet.defaults.keys() - known:
-                self.problem("[defaults]", f"nobody here knows the key {key!r}; {suggestion(key, known)}")
+        for key in (key for key in fleet.defaults if key not in known):
+            self.problem("[defaults]", f"nobody here knows the key {key!r}; {suggestion(key, known)}")
 
     def of_member(self, role: MemberRole, configuration: MemberConfiguration) -> None:
         name = configuration.name
@@ -210,10 +220,10 @@ class _Findings:
 def _refusals(role: MemberRole, configuration: MemberConfiguration) -> Iterator[str]:
     """What a configuration of the right types would still be refused for when it is used, in the words of then."""
     attempts: list[Any] = [lambda: checked_name(configuration.name)]
-    if configuration.metrics is not None:
-        attempts.append(lambda: parse_listen_address(configuration.metrics or 0))
+    if (metrics := configuration.metrics) is not None:
+        attempts.append(lambda: parse_listen_address(metrics))
     if role == "vehicle":
-        attempts += [lambda: _open_log(configuration), lambda: _make_policy(configuration)]
+        attempts += [lambda: _look_at_source(configuration), lambda: _make_policy(configuration)]
     for attempt in attempts:
         try:
             attempt()
@@ -224,11 +234,12 @@ def _refusals(role: MemberRole, configuration: MemberConfiguration) -> Iterator[
         yield f"journal = {journal!r}: there is no folder {Path(journal).parent}"
 
 
-def _open_log(configuration: Any) -> None:
-    from .datasets.drivelog import DriveLog
+def _look_at_source(configuration: Any) -> None:
+    """A live camera is left alone: to look whether it is there would be to start something."""
+    from .vehicle_node.scenes import check_source, is_live
 
-    if configuration.log is not None:
-        DriveLog.open(Path(configuration.log))
+    if configuration.video is None or configuration.log is not None or not is_live(configuration.video):
+        check_source(Path(configuration.log) if configuration.log is not None else None, configuration.video)
 
 
 def _make_policy(configuration: Any) -> None:
@@ -238,9 +249,11 @@ def _make_policy(configuration: Any) -> None:
 
 
 def _port(configuration: MemberConfiguration) -> int:
-    """Of the metrics; 0 where there are none, or any free port will do."""
+    """Of the metrics; 0 where there are none, any free port will do, or the address was refused above."""
+    if configuration.metrics is None:
+        return 0
     try:
-        return parse_listen_address(configuration.metrics or 0)[1]
+        return parse_listen_address(configuration.metrics)[1]
     except ConfigurationError:
         return 0
 
@@ -248,5 +261,6 @@ def _port(configuration: MemberConfiguration) -> int:
 def _settings(configuration: MemberConfiguration) -> dict[str, Any]:
     values: dict[str, Any] = msgspec.to_builtins(configuration)
     defaults: dict[str, Any] = msgspec.to_builtins(type(configuration)(name=configuration.name))
-    said = {key: value for key, value in values.items() if value != defaults[key]}
-    return {key: value for key, value in said.items() if key not in ("name", "fleet", "broker")}
+    said = {key: value for key, value in values.items() if key not in _IDENTITY and value != defaults[key]}
+    # A camera's URL may hold a password.
+    return {key: without_password(value) if isinstance(value, str) else value for key, value in said.items()}

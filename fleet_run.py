@@ -16,10 +16,10 @@ from typing import Any
 
 from .bus.broker import Broker
 from .bus.configuration import read_toml
-from .bus.connection import BrokerAddress
 from .bus.errors import BrokerError, ConfigurationError, FleetError
 from .bus.fleet_file import FleetFile, Member, is_fleet, read_fleet
 from .bus.waiting import until_reachable
+from .datasets.sources import without_password
 from .fleet import Fleet
 from .fleet_check import check_file
 from .qos.run import BrokerKind, RunDirectory
@@ -45,7 +45,7 @@ async def run_fleet(options: FleetOptions, say: Callable[[str], None], stop: asy
     FleetError, after everything else has ended in good order, where a process had died.
     """
     file = _usable(options)
-    run = RunDirectory.create(options.run, configuration=_without_password(options.file), seed=0, argv=sys.argv)
+    run = RunDirectory.create(options.run, configuration=_without_passwords(options.file), seed=0, argv=sys.argv)
     async with AsyncExitStack() as stack:
         url, kind, own_broker = await _broker(options.broker or file.broker, run, stack)
         run.note_broker(kind)
@@ -75,7 +75,7 @@ class _Members:
         """Start them all, look after them, and end them; returns the names of those that died meanwhile."""
         nodes, vehicles = [member.name for member in self._nodes], [member.name for member in self._vehicles]
         dead: list[str] = []
-        await self._fleet.start(_RECORDER, "record", str(self._run.path), "--fleet", self._file.name)
+        await self._start([self._file.recorder])
         await self._start(self._nodes)
         if await _unless_stopped(self._fleet.ready([_RECORDER, *nodes], timeout_s=_START_TIMEOUT_S), stop):
             await self._start(self._vehicles)
@@ -92,7 +92,10 @@ class _Members:
 
     def _arguments(self, member: Member) -> list[str]:
         """The process reads the file itself; what is said here is only what belongs to this run."""
-        arguments = [member.role, "--config", str(self._path), "--name", member.name]
+        if member.role == "recorder":
+            arguments = ["record", str(self._run.path), "--config", str(self._path)]
+        else:
+            arguments = [member.role, "--config", str(self._path), "--name", member.name]
         values = {**self._file.defaults, **member.values}
         if values.get("log_level") in ("warning", "error"):
             # Being ready is told at level info, and somebody waits for it.
@@ -129,13 +132,17 @@ def _longest_wait_s(file: FleetFile) -> float:
     return max(waits_s)
 
 
-def _without_password(path: Path) -> dict[str, Any]:
-    """The file's content, fit to be kept in a run's manifest."""
-    document = read_toml(path)
-    head = document.get("fleet", {})
-    if "broker" in head:
-        document["fleet"] = {**head, "broker": str(BrokerAddress.parse(head["broker"]))}
-    return document
+def _without_passwords(path: Path) -> dict[str, Any]:
+    """The file's content, fit to be kept in a run's manifest: brokers and cameras may have passwords in their URLs."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return without_password(value)
+        if isinstance(value, dict):
+            return {key: clean(each) for key, each in value.items()}
+        return [clean(each) for each in value] if isinstance(value, list) else value
+
+    return clean(read_toml(path))
 
 
 async def _unless_stopped(wait: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:

@@ -60,7 +60,10 @@ def load_configuration(
 
 
 def problems_in(kind: type[Configuration], values: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with which key's value; empty where `kind` can be made of them."""
+    """What is wrong with which key's value; empty where `kind` can be made of them.
+
+    What is wrong with several together, each being right by itself, has the key "".
+    """
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     problems: dict[str, str] = {}
     for key, value in values.items():
@@ -72,13 +75,19 @@ def problems_in(kind: type[Configuration], values: Mapping[str, Any]) -> dict[st
         except msgspec.ValidationError as error:
             text = str(error)
             problems[key] = f"{key} = {value!r}: {text[:1].lower()}{text[1:]}"
+    if not problems:
+        try:
+            msgspec.convert(values, kind)
+        except (msgspec.ValidationError, ConfigurationError) as error:
+            problems[""] = str(error)
     return problems
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """What somebody may have meant who wrote `wrong`."""
     known = list(known)
-    close = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    close = difflib.get_close_matches(wrong, known, n=2)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known are {', '.join(known)}"
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -5,3 +5,5 @@ DEFAULT_FLEET = "demo"
 # The environment variable in which a process finds its broker's URL when no flag says it.
 BROKER_VARIABLE = "ROADSIDE_BROKER"
 LOG_LEVEL_VARIABLE = "ROADSIDE_LOG_LEVEL"
+# The same for a vehicle's video or camera, whose URL may hold a password, too.
+VIDEO_VARIABLE = "ROADSIDE_VIDEO"

@@ -15,7 +15,8 @@
 
 Who handles them: the command line prints a `RoadsideError` in one line and exits with 1 (2 for a
 `ConfigurationError`); the connection counts a `MessageRefused` by reason and goes on; a replay counts a `VideoError`
-by reason and goes on with its next clip; nothing else catches them.
+by reason and goes on with its next clip; a sweep writes a `RoadsideError` into the row of the run that failed; the
+recorder logs a `RunError` about a kept frame and goes on with its ledger; nothing else catches them.
 """
 
 from __future__ import annotations

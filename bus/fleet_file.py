@@ -15,6 +15,9 @@
     [[vehicle]]
     rate_hz = 0.5
 
+    [recorder]
+    metrics = 9100
+
 `roadside edge --config fleet.toml --name edge-2` takes its own table, and `roadside fleet` starts them all. Here the
 file's structure is read; what the keys may hold is each role's own configuration.
 """
@@ -25,18 +28,18 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from .configuration import read_toml, suggestion
 from .defaults import DEFAULT_FLEET
 from .errors import ConfigurationError
 from .topics import NAME, checked_name
 
-MemberRole = Literal["edge", "cloud", "vehicle"]
-# In the order in which a fleet starts: who answers before who asks.
-ROLES: tuple[MemberRole, ...] = get_args(MemberRole)
+MemberRole = Literal["recorder", "edge", "cloud", "vehicle"]
+# In the order in which a fleet starts: who answers before who asks. A fleet has as many of them as it likes.
+ROLES: tuple[MemberRole, ...] = ("edge", "cloud", "vehicle")
 
-_TABLES = ("fleet", "defaults", *ROLES)
+_TABLES = ("fleet", "defaults", *ROLES, "recorder")
 _FLEET_KEYS = ("name", "broker")
 _LARGEST_COUNT = 64
 
@@ -55,6 +58,7 @@ class FleetFile:
     """broker: None where `roadside fleet` is to start one.
 
     defaults: laid under each member's values for the keys that its role knows.
+    recorder: every fleet has one, whether or not the file speaks of it.
     problems: what is wrong with the file's structure, one line each; the rest is read all the same.
     """
 
@@ -62,9 +66,12 @@ class FleetFile:
     broker: str | None
     defaults: Mapping[str, Any]
     members: tuple[Member, ...]
+    recorder: Member
     problems: tuple[str, ...]
 
     def of_role(self, role: MemberRole) -> list[Member]:
+        if role == "recorder":
+            return [self.recorder]
         return [member for member in self.members if member.role == role]
 
     def values_of(self, member: Member, known: frozenset[str]) -> dict[str, Any]:
@@ -117,23 +124,30 @@ class _Reader:
     problems: list[str] = field(default_factory=list)
 
     def read(self) -> FleetFile:
-        for table in self.document.keys() - set(_TABLES):
+        for table in sorted(self.document.keys() - set(_TABLES)):
             self.problems.append(f"unknown table or key {table!r}; {suggestion(table, _TABLES)}")
         head = self._table("fleet")
-        for key in head.keys() - set(_FLEET_KEYS):
+        for key in sorted(head.keys() - set(_FLEET_KEYS)):
             self.problems.append(f"[fleet]: unknown key {key!r}; {suggestion(key, _FLEET_KEYS)}")
         name = self._text(head, "name") or DEFAULT_FLEET
         if not NAME.match(name):
             self._note_bad_name("[fleet]", name)
             name = DEFAULT_FLEET
         defaults = self._table("defaults")
-        for key in defaults.keys() & {"name", "fleet", "broker", "count"}:
+        for key in sorted(defaults.keys() & {"name", "fleet", "broker", "count"}):
             self.problems.append(f"[defaults]: {key} cannot be everybody's; {_where_it_stands(key)}")
         members = tuple(member for role in ROLES for member in self._members(role, name))
-        for clash, count in Counter(member.name for member in members).items():
+        recorder = self._recorder(name)
+        for clash, count in Counter(member.name for member in (*members, recorder)).items():
             if count > 1:
                 self.problems.append(f"{count} members are called {clash!r}: give each a name of its own")
-        return FleetFile(name, self._text(head, "broker"), defaults, members, tuple(self.problems))
+        return FleetFile(name, self._text(head, "broker"), defaults, members, recorder, tuple(self.problems))
+
+    def _recorder(self, fleet: str) -> Member:
+        table = self._table("recorder")
+        for key in sorted(table.keys() & {"name", "fleet", "broker"}):
+            self.problems.append(f"[recorder]: {key} cannot be chosen here; leave it out")
+        return Member("recorder", "recorder", {**table, "name": "recorder", "fleet": fleet})
 
     def _table(self, name: str) -> dict[str, Any]:
         table = self.document.get(name, {})
@@ -157,7 +171,7 @@ class _Reader:
         members: list[Member] = []
         for table in tables:
             where = f"[[{role}]] {len(members) + 1}"
-            for key in table.keys() & {"fleet", "broker"}:
+            for key in sorted(table.keys() & {"fleet", "broker"}):
                 self.problems.append(f"{where}: {key} is the whole fleet's; {_where_it_stands(key)}")
             for name in self._names(where, role, table, len(members) + 1):
                 values = {key: value for key, value in table.items() if key not in ("count", "fleet", "broker")}
@@ -190,4 +204,4 @@ def _where_it_stands(key: str) -> str:
         return "it stands as name in [fleet]"
     if key == "broker":
         return "it stands in [fleet]; who reaches it under another address takes --broker or ROADSIDE_BROKER"
-    return "it stands in the member's own table"
+    return "it stands in the table of who has it"

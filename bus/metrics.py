@@ -90,7 +90,7 @@ async def metrics_served(address: str | int | None, families: Callable[[], Itera
         raise ConfigurationError(
             f"cannot serve metrics at {host}:{port} ({error.strerror}): give another port, or 0 for a free one"
         ) from None
-    log.info("metrics", url=f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
+    log.info("serves metrics", url=f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
     try:
         yield
     finally:

@@ -58,8 +58,9 @@ class Bus:
     close_timeout_s: how long closing may take to send what still waits.
     outbox_limit: how many messages may wait for an absent broker before OutboxFull.
 
-    boot_id names this life of the process; `connected` is set while the connection stands. `counters` counts:
-    published, received, unwanted, reconnects, refused.<reason>, dropped.<topic>, overflow.<topic>, unsent.<topic>.
+    boot_id names this life of the process; `connected` is set while the connection stands, `disconnected` while it
+    does not. `counters` counts: published, received, unwanted, reconnects, refused.<reason>, dropped.<topic>,
+    overflow.<topic>, unsent.<topic>.
 
     Raises ConfigurationError for an unusable url or name; entering raises BrokerError where the first connection
     fails.
@@ -83,6 +84,8 @@ class Bus:
         self.boot_id = uuid.uuid4().hex[:12]
         self.counters: Counter[str] = Counter()
         self.connected = asyncio.Event()
+        self.disconnected = asyncio.Event()
+        self.disconnected.set()
         self._will = will
         self._keepalive_s = keepalive_s
         self._timeout_s = timeout_s
@@ -146,6 +149,10 @@ class Bus:
         Raises as `publish` does.
         """
         return self._put(topic, body, names, [], perishable=perishable)
+
+    async def until_sent(self) -> None:
+        """Wait until the broker has acknowledged everything that was given to this bus."""
+        await self._outbox.until_empty()
 
     def _put(
         self,
@@ -297,12 +304,14 @@ class Bus:
 
     def _connection_made(self, client: aiomqtt.Client) -> None:
         self._client = client
+        self.disconnected.clear()
         self.connected.set()
         self._send_waiting()
 
     def _connection_lost(self) -> None:
         self._client = None
         self.connected.clear()
+        self.disconnected.set()
         for task in self._connection_tasks:
             task.cancel()
         for forgotten in self._outbox.connection_lost():

@@ -104,9 +104,10 @@ class Clip:
 
         Opens the video the first time. Raises VideoError where it cannot be read.
         """
-        if self._video is None and self._known_duration_s is not None:
-            return self._known_duration_s
-        return self._opened().duration_s
+        if self._video is not None or self._known_duration_s is None:
+            self._note_duration(self._opened())
+        assert self._known_duration_s is not None
+        return self._known_duration_s
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:
@@ -132,9 +133,14 @@ class Clip:
     def close(self) -> None:
         """Let go of the video; the next look opens it again."""
         if self._video is not None:
-            self._known_duration_s = self._video.duration_s
+            self._note_duration(self._video)
             self._video.close()
             self._video = None
+
+    def _note_duration(self, video: Video) -> None:
+        """A video that is opened again states its length anew; what reading has shown of it stays known."""
+        known_s = self._known_duration_s
+        self._known_duration_s = video.duration_s if known_s is None else min(known_s, video.duration_s)
 
     def _opened(self) -> Video:
         if self._video is None:

@@ -101,10 +101,10 @@ class LiveCamera:
             if self._closing.is_set():
                 return
             pause_s = _FIRST_PAUSE_S if self._newest is not before else min(2 * pause_s, _LONGEST_PAUSE_S)
+            told, self._trouble = self._trouble, detail
             self.losses[reason] += 1
-            if detail != self._trouble:
+            if detail != told:
                 log.warning(reason, camera=self._name, error=detail, connecting_again_in_s=pause_s)
-            self._trouble = detail
             self._closing.wait(pause_s)
 
     def _read_stream(self) -> None:

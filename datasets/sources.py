@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from PIL import Image
 
 from .bddx import Segment
+
+# FFmpeg, too, takes all up to the last @ before the path for user name and password.
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
+_QUERY = re.compile(r"(?<=://)([^?\s]*)\?\S*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,5 @@ def label_of(name: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """A URL without user name and password, fit to be logged, kept and shown; any other text as it is."""
-    if "://" not in text:
-        return text
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        # Nothing can connect to it either, and what it hides is not known.
-        return text.split("://")[0] + "://..."
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """A URL without user name, password and query, fit to be logged, kept and shown; any other text as it is."""
+    return _QUERY.sub(r"\1?...", _CREDENTIALS.sub("", text))

@@ -108,17 +108,30 @@ class Video:
             end_s = max(end_s, self._time_of(packet) + self._frame_s)
         if end_s == self._first_s:
             raise VideoError(NO_PICTURE, f"the video {self._path} holds no picture: replace it, or leave it out")
-        self._seek(0.0)
+        self._reopen()
         return end_s - self._first_s
 
     def _seek(self, at_s: float) -> None:
+        """Go to the key frame before a moment, or to the beginning where the file cannot tell where that is."""
         try:
             self._container.seek(round(at_s * 1_000_000), backward=True)
         except FFmpegError:
-            # Some files can only be read from their beginning.
-            self._container.close()
-            self._open()
+            self._reopen()
+            return
         self._begin_reading()
+        # Without an index a seek may end anywhere.
+        while (packet := self._read_packet()) is not None:
+            if packet.is_keyframe:
+                break
+        if packet is None or self._time_of(packet) > at_s:
+            self._reopen()
+            return
+        self._read_s = self._time_of(packet)
+        self._waiting.append(packet)
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._open()
 
     def _advance(self, at_s: float) -> None:
         """Put the newest frame of a moment on show; the first one that comes where there is none before it."""

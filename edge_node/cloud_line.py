@@ -44,7 +44,7 @@ class _Cloud:
 
 
 class CloudLine:
-    """See models/serving.py for what a node expects of it.
+    """See `CloudLine` in models/companions.py.
 
     terms: what edge and cloud must agree on. silent_after_s: a cloud not heard of for so long is not asked.
     preferred: the name of the one cloud to use; None: any.

@@ -45,7 +45,7 @@ class SessionSettings:
 
 
 class BusCloudSession:
-    """See `CloudSession` in models/driving.py.
+    """See `CloudSession` in models/companions.py.
 
     post: sends to the cloud and says how many bytes that took. renamed: asks for a new name after the cloud has
     forgotten this session; closed: is told at the end.

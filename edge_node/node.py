@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
 from ..bus.transport import Bus
 from ..models.answering import EdgeAnswerer, edge_answerer
 from ..models.inference_worker import InferenceWorker
+from ..models.modes import EdgeMode
 from ..models.serving import NodeConfiguration, serve
 from .cloud_line import CloudLine
 from .cloud_session import CloudTerms, SessionSettings
@@ -29,7 +30,7 @@ class EdgeConfiguration(NodeConfiguration, frozen=True, kw_only=True):
     name: str = "edge-1"
     slot_power_w: Annotated[float, Meta(ge=0)] = 50.0
     parallel_tasks: Annotated[int, Meta(ge=1, le=64)] = 4
-    mode: Literal["ce", "standalone"] = "ce"
+    mode: EdgeMode = "ce"
     draft: bool = True
     cloud: str | None = None
     cloud_timeout_ms: Annotated[float, Meta(gt=0, le=60_000)] = 400.0

@@ -28,9 +28,6 @@ class Job:
     def deadline_s(self) -> float:
         return self.arrived_s + self.task.remaining_ms / 1000
 
-    def past_deadline(self, now_s: float) -> bool:
-        return now_s >= self.deadline_s
-
 
 @dataclass(slots=True)
 class ServiceTimes:

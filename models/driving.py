@@ -5,33 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from ..bus.messages import ContextUse
+from .companions import CloudSession
 from .decoding import Ask, CloudToken, Drafted, Spoke, Steps, Upload, Wait
 from .inference_worker import InferenceWorker
 from .questions import Answer
-
-
-class CloudSession(Protocol):
-    """One answer's line to a cloud. `upload` and `ask` may be called from any thread and never wait.
-
-    energy_j: that the cloud has spent on it so far.
-    """
-
-    energy_j: float
-
-    def upload(self, upload: Upload) -> None: ...
-
-    def ask(self, ask: Ask) -> None: ...
-
-    async def reply(self) -> CloudToken | None:
-        """The answer to the last `ask`; None where the cloud is silent."""
-        ...
-
-    def close(self) -> ContextUse:
-        """The answer is complete or given up: let the cloud forget it. Says what it took."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

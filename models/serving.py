@@ -1,5 +1,6 @@
-"""A node's service loop: tasks in, ACK or Reject at once, answers out. Edge and cloud differ in their answerer, and in
-what they do for each other beside it (a companion).
+"""A node's service loop: tasks in, ACK or Reject at once, answers out.
+
+Edge and cloud differ in their answerer, and in what they do for each other beside it (their companion).
 
 The event loop never computes: inference runs on one worker thread. Every task is admitted or refused the moment it
 arrives.
@@ -11,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, TypeVar
 
 import structlog
 from msgspec import Meta
@@ -19,17 +20,17 @@ from msgspec import Meta
 from ..bus import topics
 from ..bus.configuration import MemberConfiguration
 from ..bus.errors import MessageRefused
-from ..bus.kinds import KINDS, TaskKind
-from ..bus.messages import Accepted, NodeState, Rejected, Result, Role, Task, Timing
+from ..bus.kinds import KINDS
+from ..bus.messages import Accepted, NodeState, Rejected, Result, Role, Task
+from ..bus.metrics import node_metrics_served
 from ..bus.places import Place
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
 from .admission import AdmissionQueue, Job
-from .decoding import Drafted
-from .driving import CloudSession, Worked, drive
-from .images import colour_card_jpeg
-from .inference_worker import URGENT, InferenceWorker
-from .questions import Answerer, Question, own_place
+from .companions import CloudLine, Companion, Gauged
+from .inference_worker import InferenceWorker
+from .job_runner import JobRunner
+from .questions import Answerer
 
 log = structlog.get_logger()
 
@@ -53,34 +54,6 @@ class NodeConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     heartbeat_s: Annotated[float, Meta(gt=0, le=10)] = 0.5
 
 
-class Companion(Protocol):
-    """What a node does beside answering tasks; its counters are published with the node's own.
-
-    active: set once it can be relied on, which the node waits for before it announces itself.
-    """
-
-    active: asyncio.Event
-    counters: Counter[str]
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        ...
-
-
-@runtime_checkable
-class CloudLine(Companion, Protocol):
-    """An edge's companion: its way to the clouds."""
-
-    def open(self, deadline_s: float) -> CloudSession | None:
-        """A session with the best cloud at hand; None where there is none. Seconds of the monotonic clock."""
-        ...
-
-    @property
-    def available(self) -> bool:
-        """Whether `open` would find a cloud now."""
-        ...
-
-
 async def serve(
     configuration: NodeConfiguration,
     role: Role,
@@ -102,7 +75,9 @@ async def serve(
             server = TaskServer(
                 bus=bus, role=role, configuration=configuration, answerer=answerer, worker=worker, companion=companion
             )
-            await server.run(stop)
+            gauges = companion.gauges if isinstance(companion, Gauged) else dict
+            async with node_metrics_served(configuration, server.state, gauges=gauges):
+                await server.run(stop)
         finally:
             worker.close()
 
@@ -127,22 +102,26 @@ class TaskServer:
         self._role: Role = role
         self._name = configuration.name
         self._answerer = answerer
-        self._own_place: Place = own_place(answerer)
         self._slot_power_w = configuration.slot_power_w
         self._heartbeat_s = configuration.heartbeat_s
         # The inbox only bridges moments in which the loop is late: admission empties it at once.
         self._inbox_limit = configuration.queue_limit * 2
         self._queue = AdmissionQueue(limit=configuration.queue_limit, parallel=configuration.parallel_tasks)
         self._work_changed = asyncio.Event()
-        self._worker = worker
         self._companion = companion
-        self._cloud_line = companion if isinstance(companion, CloudLine) else None
+        self._runner = JobRunner(
+            answerer,
+            worker,
+            cloud_line=companion if isinstance(companion, CloudLine) else None,
+            load=lambda: self._queue.load(time.monotonic()),
+            slot_power_w=configuration.slot_power_w,
+        )
         self._health = Health()
         self.counters: Counter[str] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Announce the node, serve until `stop` is set, then finish what was accepted and say goodbye."""
-        await self._warm_up(self._own_place)
+        await self._warm_up(self._runner.own_place)
         inbox = self._bus.subscribe(
             topics.TASK, limit=self._inbox_limit, on_overflow=self._refuse_overflow, node=self._name
         )
@@ -156,8 +135,7 @@ class TaskServer:
                 background.append(group.create_task(self._companion.run()))
                 await self._companion.active.wait()
             background.append(group.create_task(self._heartbeat()))
-            if self._cloud_line is not None:
-                background.append(group.create_task(self._try_the_cloud(self._cloud_line)))
+            background.append(group.create_task(self._try_the_cloud()))
             working = group.create_task(self._work(group))
             log.info(READY, node=self._name, model=self._answerer.model, model_hash=self._answerer.model_hash)
             await stop.wait()
@@ -167,32 +145,21 @@ class TaskServer:
             for task in background:
                 task.cancel()
         # Posted, not awaited: closing the bus sends what waits, and gives up where the broker is gone.
-        self._bus.post(topics.NODE_STATE, self._state(alive=False), node=self._name)
+        self._bus.post(topics.NODE_STATE, self.state(alive=False), node=self._name)
 
     async def _warm_up(self, place: Place) -> None:
         """Answer one question of each kind before announcing a place, so that its first estimate is a measured one."""
         for kind in KINDS.values():
-            await self._try_out(kind, place)  # the first pass pays for lazy initialisation
-            if (took_ms := await self._try_out(kind, place)) is None:
+            await self._runner.try_out(kind, place)  # the first pass pays for lazy initialisation
+            if (took_ms := await self._runner.try_out(kind, place)) is None:
                 return
             self._queue.service.observe(place, kind.name, took_ms)
 
-    async def _try_out(self, kind: TaskKind, place: Place) -> float | None:
-        """How long an answer takes, in milliseconds; None where no cloud was there for it."""
-        started_s = time.monotonic()
-        session = self._open_session(place, started_s + kind.deadline_ms / 1000)
-        question = Question(prompt=kind.prompt, frames=(colour_card_jpeg(),), max_tokens=kind.max_tokens)
-        await self._compute(question, place, session, URGENT, lambda: False)
-        context = session.close() if session is not None else None
-        if place == "edge+cloud" and (context is None or context.ended_alone):
-            return None
-        return (time.monotonic() - started_s) * 1000
-
-    async def _try_the_cloud(self, cloud_line: CloudLine) -> None:
+    async def _try_the_cloud(self) -> None:
         """Once a cloud is there, measure what answering with it takes; until then the place is not announced."""
         place: Place = "edge+cloud"
         while place in self._answerer.modes and place not in self._queue.service.by_place:
-            if cloud_line.available:
+            if self._runner.can_answer_at(place):
                 await self._warm_up(place)
             await asyncio.sleep(self._heartbeat_s)
 
@@ -212,6 +179,7 @@ class TaskServer:
             self._reject(vehicle, task, admitted)
             return
         self._accept(admitted)
+        log.debug("accepted", place=task.place, queued=len(self._queue), **_told(vehicle, task))
         self._work_changed.set()
 
     def _refuse_overflow(self, received: Received) -> None:
@@ -230,11 +198,11 @@ class TaskServer:
 
     async def _finish(self, job: Job) -> None:
         result = await self._answer(job)
-        # Refused or expired jobs tell nothing of how long an answer takes.
-        place, service_ms = self._own_place, None
+        place, service_ms = self._runner.own_place, None
         if result is not None:
             place, service_ms = result.place, (time.monotonic() - job.started_s) * 1000
             self.counters["answered"] += 1
+            log.debug("answered", place=place, service_ms=round(service_ms, 1), **_told(job.vehicle, job.task))
             job.result = result
             self._send(job, result)
         self._queue.finish(job, place, service_ms)
@@ -242,102 +210,21 @@ class TaskServer:
 
     async def _answer(self, job: Job) -> Result | None:
         """None where no answer came of it."""
-        if job.started_s >= job.deadline_s:
+        if time.monotonic() >= job.deadline_s:
             # Its vehicle has already fallen back; computing it now would only delay the others.
             self.counters["expired_in_queue"] += 1
+            log.debug("expired in the queue", **_told(job.vehicle, job.task))
             return None
-        task = job.task
-        question = Question(
-            prompt=task.prompt,
-            frames=task.frames,
-            telemetry=task.telemetry,
-            max_tokens=task.max_tokens,
-            exit_thresholds=task.exit_thresholds,
-        )
-        session = self._open_session(task.place, job.deadline_s)
-        place: Place = "edge+cloud" if session is not None else self._own_place
-        if task.place == "edge+cloud" != place:
-            self.counters["downgraded"] += 1
-
-        def show(draft: Drafted) -> None:
-            if not job.past_deadline(time.monotonic()):
-                self._send(job, self._provisional(job, place, draft))
-
+        log.debug("started", **_told(job.vehicle, job.task))
         try:
-            worked = await self._compute(
-                question, place, session, job.number, lambda: job.past_deadline(time.monotonic()), show
-            )
+            result = await self._runner.answer(job, lambda provisional: self._send(job, provisional))
         except MessageRefused as refusal:
-            self._reject(job.vehicle, task, refusal.reason)
+            self._reject(job.vehicle, job.task, refusal.reason)
             return None
-        finally:
-            context = session.close() if session is not None else None
-        if worked.answer is None:
+        if result is None:
             self.counters["cancelled_at_deadline"] += 1
-            return None
-        answer = worked.answer
-        cloud_energy_j = session.energy_j if session is not None else 0.0
-        return Result(
-            task_id=task.task_id,
-            attempt=task.attempt,
-            final=True,
-            text=answer.text,
-            place=place,
-            mode=self._answerer.modes[place],
-            model=self._answerer.model,
-            made_by=answer.made_by,
-            confidence=answer.confidence,
-            timing=self._timing(job, worked),
-            energy_j=self._slot_power_w * worked.computed_ms / 1000 + cloud_energy_j,
-            energy_method="modelled",
-            load=self._queue.load(time.monotonic()),
-            context=context,
-        )
-
-    def _provisional(self, job: Job, place: Place, draft: Drafted) -> Result:
-        """What the edge would say alone, sent while the cloud is asked."""
-        now_s = time.monotonic()
-        return Result(
-            task_id=job.task.task_id,
-            attempt=job.task.attempt,
-            final=False,
-            text=self._answerer.words(draft.tokens),
-            place=place,
-            mode=self._answerer.modes[place],
-            model=self._answerer.model,
-            made_by=draft.made_by,
-            confidence=draft.confidence,
-            timing=Timing(queue_ms=(job.started_s - job.arrived_s) * 1000, inference_ms=(now_s - job.started_s) * 1000),
-            energy_j=self._slot_power_w * (now_s - job.started_s),
-            energy_method="modelled",
-            load=self._queue.load(now_s),
-        )
-
-    def _timing(self, job: Job, worked: Worked) -> Timing:
-        """Whatever of the time was neither its own computing nor the cloud's was spent behind other answers."""
-        whole_ms = (time.monotonic() - job.arrived_s) * 1000
-        return Timing(
-            queue_ms=max(0.0, whole_ms - worked.computed_ms - worked.waited_ms),
-            inference_ms=worked.computed_ms,
-            context_ms=worked.waited_ms,
-        )
-
-    def _open_session(self, place: Place, deadline_s: float) -> CloudSession | None:
-        if place != "edge+cloud" or place not in self._answerer.modes or self._cloud_line is None:
-            return None
-        return self._cloud_line.open(deadline_s)
-
-    async def _compute(
-        self,
-        question: Question,
-        place: Place,
-        session: CloudSession | None,
-        rank: int,
-        cancelled: Callable[[], bool],
-        on_draft: Callable[[Drafted], None] | None = None,
-    ) -> Worked:
-        steps = self._answerer.begin(question, place)
-        return await drive(steps, self._worker, rank=rank, cancelled=cancelled, session=session, on_draft=on_draft)
+            log.debug("cancelled at its deadline", **_told(job.vehicle, job.task))
+        return result
 
     def _send(self, job: Job, result: Result) -> None:
         self._bus.post(topics.RESULT, result, vehicle=job.vehicle, node=self._name)
@@ -348,6 +235,7 @@ class TaskServer:
 
     def _reject(self, vehicle: str, task: Task, reason: str) -> None:
         self.counters[f"rejected.{reason}"] += 1
+        log.debug("rejected", reason=reason, **_told(vehicle, task))
         load = self._queue.load(time.monotonic())
         message = Rejected(
             task_id=task.task_id, attempt=task.attempt, reason=reason, retry_after_ms=load.wait_ms, load=load
@@ -356,15 +244,16 @@ class TaskServer:
 
     async def _heartbeat(self) -> None:
         while True:
-            self._bus.post(topics.NODE_STATE, self._state(alive=True), node=self._name)
+            self._bus.post(topics.NODE_STATE, self.state(alive=True), node=self._name)
             await asyncio.sleep(self._heartbeat_s)
 
-    def _state(self, *, alive: bool) -> NodeState:
+    def state(self, *, alive: bool = True) -> NodeState:
+        """The node as it sees itself now."""
         return NodeState(
             node=self._name,
             role=self._role,
             alive=alive,
-            places=self._places,
+            places=self._places() if alive else (),
             model=self._answerer.model,
             model_hash=self._answerer.model_hash,
             load=self._queue.load(time.monotonic()),
@@ -375,14 +264,18 @@ class TaskServer:
             memory_bytes=self._health.memory_bytes,
             counters={
                 **self.counters,
+                **self._runner.counters,
                 **self._bus.counters,
                 **(self._companion.counters if self._companion is not None else {}),
             },
         )
 
-    @property
     def _places(self) -> tuple[Place, ...]:
-        """Where a task sent here may be realised now: with a cloud only while there is one, and once it was tried."""
-        together = self._cloud_line is not None and self._cloud_line.available
-        tried = self._queue.service.by_place
-        return tuple(place for place in self._answerer.modes if place in tried and (place != "edge+cloud" or together))
+        """Where a task sent here may be realised now and what that takes was measured."""
+        measured = self._queue.service.by_place
+        return tuple(place for place in self._answerer.modes if place in measured and self._runner.can_answer_at(place))
+
+
+def _told(vehicle: str, task: Task) -> dict[str, Any]:
+    """What every log line about a task says of it."""
+    return {"vehicle": vehicle, "task_id": task.task_id, "attempt": task.attempt, "kind": task.kind}

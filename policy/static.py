@@ -7,7 +7,7 @@ from typing import Any
 
 from ..bus.errors import ConfigurationError
 from ..bus.messages import Candidate, Outcome
-from ..bus.places import Place
+from ..bus.places import PLACES, Place
 from .base import Choice, PolicyOptions, register
 from .candidates import TaskFacts
 
@@ -21,7 +21,7 @@ class StaticPolicy:
 
     def __init__(self, options: PolicyOptions) -> None:
         if options.place is None:
-            raise ConfigurationError("the policy 'static' needs --place: vehicle, edge or cloud")
+            raise ConfigurationError(f"the policy 'static' needs --place: {', '.join(PLACES)}")
         self._place: Place = options.place
 
     def decide(self, task: TaskFacts, candidates: Sequence[Candidate], allowed: Sequence[bool]) -> Choice:

@@ -1,8 +1,9 @@
 """A vehicle's own record of its tasks, which nothing that happens elsewhere can take away.
 
-A task is written here before it is published and stays open until its one terminal state. The vehicle writes the
-journal and the report reconciles the run's ledger with it, which is why it lives in this package: the two are built
-on layers that do not import each other.
+A task is written here before it is published and stays open until its one terminal state. Its outcome is written
+together with that state and kept until the broker has it, so that neither an absent broker nor the vehicle's own death
+keeps the world from hearing of it. The vehicle writes the journal and the report reconciles the run's ledger with it,
+which is why it lives in this package: the two are built on layers that do not import each other.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 import structlog
 
 from ..bus.errors import RunError
-from ..bus.messages import TaskState
+from ..bus.messages import Outcome, TaskState
 from .database import DatabaseKind, explained, open_for_reading, open_for_writing
 
 _log = structlog.get_logger(__name__)
@@ -26,7 +27,7 @@ _log = structlog.get_logger(__name__)
 _KIND = DatabaseKind(
     what="journal",
     application_id=0x52534A4E,  # "RSJN"
-    schema_version=1,
+    schema_version=2,
     schema="""
     CREATE TABLE owner (vehicle TEXT NOT NULL);
     CREATE TABLE tasks (
@@ -36,8 +37,10 @@ _KIND = DatabaseKind(
         created_at_s REAL NOT NULL,
         state TEXT,
         ended_at_s REAL,
-        refused_endings INTEGER NOT NULL DEFAULT 0
+        refused_endings INTEGER NOT NULL DEFAULT 0,
+        untold BLOB              -- the outcome, as MessagePack, until the broker has it
     );
+    CREATE INDEX untold_outcomes ON tasks (task_id) WHERE untold IS NOT NULL;
     """,
 )
 
@@ -69,7 +72,7 @@ class Journal:
     def __init__(self, path: Path, vehicle: str) -> None:
         self.path = path
         self.vehicle = vehicle
-        self._unwritten: deque[tuple[str, TaskState, float]] = deque()
+        self._unwritten: deque[tuple[Outcome, float]] = deque()
         self._connection = open_for_writing(path, _KIND)
         try:
             with explained(path, _KIND.what):
@@ -120,16 +123,18 @@ class Journal:
                 ) from error
             raise
 
-    def ended(self, task_id: str, state: TaskState) -> bool:
-        """Record the terminal state of a task. The first one stands: a later one is counted and answered with False.
+    def ended(self, outcome: Outcome) -> bool:
+        """Record the terminal state of a task, and keep its outcome until `told`.
 
-        Does not raise on a full disk, since the driver has the answer by now: the state is kept in memory and written
-        before the next task can be created. Raises ValueError for a task that was never created.
+        The first one stands: a later one is counted and answered with False. Does not raise on a full disk, since the
+        driver has the answer by now: the outcome is kept in memory and written before the next task can be created.
+        Raises ValueError for a task that was never created.
         """
+        task_id = outcome.task_id
         if self._connection.execute("SELECT 1 FROM tasks WHERE task_id = ?", (task_id,)).fetchone() is None:
             raise ValueError(f"task {task_id} was never created in {self.path}")
-        first_in_memory = all(waiting != task_id for waiting, _, _ in self._unwritten)
-        self._unwritten.append((task_id, state, time.time()))
+        first_in_memory = all(waiting.task_id != task_id for waiting, _ in self._unwritten)
+        self._unwritten.append((outcome, time.time()))
         try:
             return self._write_endings()[-1]
         except RunError as error:
@@ -145,29 +150,39 @@ class Journal:
                 self._unwritten.popleft()
         return were_first
 
-    def _write_ending(self, task_id: str, state: TaskState, ended_at_s: float) -> bool:
+    def _write_ending(self, outcome: Outcome, ended_at_s: float) -> bool:
         recorded = self._connection.execute(
-            "UPDATE tasks SET state = ?, ended_at_s = ? WHERE task_id = ? AND state IS NULL",
-            (state, ended_at_s, task_id),
+            "UPDATE tasks SET state = ?, ended_at_s = ?, untold = ? WHERE task_id = ? AND state IS NULL",
+            (outcome.state, ended_at_s, msgspec.msgpack.encode(outcome), outcome.task_id),
         )
         if recorded.rowcount:
             return True
-        self._connection.execute("UPDATE tasks SET refused_endings = refused_endings + 1 WHERE task_id = ?", (task_id,))
+        self._connection.execute(
+            "UPDATE tasks SET refused_endings = refused_endings + 1 WHERE task_id = ?", (outcome.task_id,)
+        )
         return False
+
+    def told(self, task_id: str) -> None:
+        """The broker has the outcome. Where that cannot be written, the outcome is told once more by the next life,
+        which does no harm."""
+        try:
+            with explained(self.path, _KIND.what):
+                self._connection.execute("UPDATE tasks SET untold = NULL WHERE task_id = ?", (task_id,))
+        except RunError as error:
+            _log.error("outcome not marked as told", vehicle=self.vehicle, task_id=task_id, error=str(error))
+
+    def untold(self) -> list[Outcome]:
+        """The outcomes that the broker is not known to have, oldest first."""
+        with explained(self.path, _KIND.what):
+            rows = self._connection.execute("SELECT untold FROM tasks WHERE untold IS NOT NULL ORDER BY rowid")
+            return [msgspec.msgpack.decode(row[0], type=Outcome) for row in rows]
 
     def open_tasks(self) -> list[JournalEntry]:
         """The tasks without a terminal state, oldest first."""
-        waiting = {task_id for task_id, _, _ in self._unwritten}
+        waiting = {outcome.task_id for outcome, _ in self._unwritten}
         with explained(self.path, _KIND.what):
             entries = _entries(self._connection)
         return [entry for entry in entries if entry.state is None and entry.task_id not in waiting]
-
-    def close_out(self) -> list[JournalEntry]:
-        """Mark what an earlier life of the vehicle left open as expired, and return it as it was."""
-        left_open = self.open_tasks()
-        for entry in left_open:
-            self.ended(entry.task_id, "expired")
-        return left_open
 
 
 def read_journal(path: Path) -> list[JournalEntry]:

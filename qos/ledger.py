@@ -144,7 +144,7 @@ class RecordedOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RecordedState:
-    """One self-portrait of a node or vehicle, at one moment."""
+    """One self-portrait of a node or vehicle, at one moment. queued: None of those that tell no load."""
 
     received_at_s: float
     node: str
@@ -155,6 +155,7 @@ class RecordedState:
     uptime_s: float
     event_loop_lag_ms: float
     memory_bytes: int
+    queued: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

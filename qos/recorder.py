@@ -34,7 +34,11 @@ _log = structlog.get_logger(__name__)
 
 
 async def record(
-    bus: Bus, run: RunDirectory, stop: asyncio.Event, retention: FrameRetention | None = None
+    bus: Bus,
+    run: RunDirectory,
+    stop: asyncio.Event,
+    retention: FrameRetention | None = None,
+    counters: Counter[str] | None = None,
 ) -> Counter[str]:
     """Write what is heard to the run's ledger until `stop` is set and the bus has fallen quiet.
 
@@ -43,11 +47,11 @@ async def record(
 
     Says that it is ready, in its log, once the broker has confirmed every subscription: nothing sent from then on is
     missed.
-    Returns how many messages of each topic were written; those that found no room are under "missed.<topic>", frames
-    that could not be kept under "frames_not_kept".
+    Returns how many messages of each topic were written, counted in `counters` where it is given; those that found no
+    room are under "missed.<topic>", frames that could not be kept under "frames_not_kept".
     Raises RunError where the ledger cannot be written, BusError where the connection ends for good.
     """
-    counters: Counter[str] = Counter()
+    counters = Counter() if counters is None else counters
     models: dict[str, str] = {}
     retention = retention or FrameRetention()
 

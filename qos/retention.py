@@ -28,14 +28,19 @@ class FrameRetention:
 
 def parse_retention(keep: str, max_age: str, max_size: str) -> FrameRetention:
     """From words such as "sampled", "24h" and "500MB". Raises ConfigurationError, which says what is allowed."""
-    choices = {choice: choice for choice in get_args(KeepFrames)}
-    if keep not in choices:
-        raise ConfigurationError(f"--keep-frames takes {', '.join(choices)}, not {keep!r}")
     return FrameRetention(
-        keep=choices[keep],
+        keep=keep_frames_named(keep),
         max_age_s=_amount(max_age, _SECONDS, "--frame-retention", "90s, 30min, 24h or 7d"),
         max_bytes=int(_amount(max_size, _BYTES, "--frame-limit", "500kB, 200MB or 1GB")),
     )
+
+
+def keep_frames_named(keep: str) -> KeepFrames:
+    """The rule that a word means. Raises ConfigurationError."""
+    choices: dict[str, KeepFrames] = {choice: choice for choice in get_args(KeepFrames)}
+    if keep not in choices:
+        raise ConfigurationError(f"--keep-frames takes {', '.join(choices)}, not {keep!r}")
+    return choices[keep]
 
 
 def _amount(text: str, units: dict[str, float] | dict[str, int], flag: str, examples: str) -> float:

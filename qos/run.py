@@ -125,7 +125,7 @@ class RunDirectory:
                 seed=seed,
                 versions=_versions(),
                 commit=_commit(),
-                machine=_machine(),
+                machine=this_machine(),
                 started_at=started_at,
             )
         )
@@ -239,7 +239,8 @@ def _commit() -> str | None:
     return answer.stdout.strip()
 
 
-def _machine() -> Machine:
+def this_machine() -> Machine:
+    """What figures of this machine should be read with."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(psutil.cpu_count() or 1)
     return Machine(
         cpu=processor_name(),

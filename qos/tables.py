@@ -76,10 +76,22 @@ def _in_words(summary: Mapping[str, Any]) -> Text:
         sentences.append(f"Of {quality['n']} answers that the log can judge, {' and '.join(said)}.")
     if energy["mean"] is not None:
         sentences.append(f"An answer took {energy['mean']:.2f} J ({energy['method']}).")
+    if summary["context"]["answers"]:
+        sentences.append(_together(summary["context"]))
     words = Text("\n".join(sentences))
     for warning in _warnings(tasks):
         words.append(f"\n{warning}", style="bold red")
     return words
+
+
+def _together(context: Mapping[str, Any]) -> str:
+    """What edges and clouds said together, and what that sent up."""
+    alone = f"; {context['ended_alone']} of them the edge had to end alone" if context["ended_alone"] else ""
+    return (
+        f"Edge and cloud made {_several(context['answers'], 'answer')} together{alone}: the cloud said"
+        f" {context['cloud_token_share']:.0%} of {_several(context['tokens'], 'token')}, for"
+        f" {context['payload_bytes_up'] / 1e3:.0f} kB of context ({_several(context['positions'], 'position')})."
+    )
 
 
 def _warnings(tasks: Mapping[str, int]) -> list[str]:
@@ -96,13 +108,13 @@ def _warnings(tasks: Mapping[str, int]) -> list[str]:
 
 def places_table(outcomes: Sequence[Outcome]) -> Table:
     """Visible answers by the place that made them; the times are medians unless named otherwise."""
-    table = _table("Where the answers were made", "place", "answers", "share", "p50\nms", "p90\nms")
-    for part in ("queue", "inference", "network"):
+    table = _table("Where the answers were made", "place", "answers", "p50\nms", "p90\nms")
+    for part in ("queue", "inference", "context", "network"):
         table.add_column(f"{part}\nms", justify="right")
     _add_quality_columns(table)
     table.add_column("energy\nJ", justify="right")
     table.caption = (
-        "p50, p90: from question to answer; queue, inference, network: medians of its parts."
+        "p50, p90: from question to answer; then the medians of its parts (context: waiting for the cloud's tokens)."
         "\nright: share of the answers that say what the log says."
     )
     # Eleven columns in 80 characters.
@@ -116,11 +128,11 @@ def places_table(outcomes: Sequence[Outcome]) -> Table:
             table.add_row(
                 name,
                 str(len(group)),
-                f"{len(group) / len(outcomes):.0%}",
                 _ms(group, lambda o: o.latency_ms),
                 _ms(group, lambda o: o.latency_ms, 0.9),
                 _ms(group, lambda o: o.timing.queue_ms),
                 _ms(group, lambda o: o.timing.inference_ms),
+                _ms(group, lambda o: o.timing.context_ms),
                 _ms(group, lambda o: o.network_ms),
                 *_quality(group),
                 f"{mean([o.energy_j for o in group]):.2f}",

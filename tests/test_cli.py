@@ -16,7 +16,22 @@ import pytest
 from PIL import Image
 
 ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
-VERBS = ("demo", "broker", "vehicle", "edge", "cloud", "record", "watch", "report", "log", "ask", "train", "bench")
+VERBS = (
+    "demo",
+    "broker",
+    "vehicle",
+    "edge",
+    "cloud",
+    "record",
+    "fleet",
+    "check",
+    "watch",
+    "report",
+    "log",
+    "ask",
+    "train",
+    "bench",
+)
 
 
 def roadside(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -51,7 +66,9 @@ def test_help_names_every_verb_without_loading_torch():
     assert not imported & {"torch", "transformers", "numpy", "av", "aiomqtt"}
 
 
-@pytest.mark.parametrize("verb", ["demo", "broker", "vehicle", "edge", "cloud", "record", "watch", "report", "ask"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "broker", "vehicle", "edge", "cloud", "record", "fleet", "check", "watch", "report", "ask"]
+)
 def test_every_verb_has_an_example(verb):
     assert "Example:" in roadside(verb, "--help").stdout
 

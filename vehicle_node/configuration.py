@@ -8,6 +8,10 @@ from msgspec import Meta
 
 from ..bus.configuration import MemberConfiguration
 from ..bus.places import Place
+from ..datasets.redaction import Region
+
+# Frames for people share camera and uplink with the tasks.
+_SHORTEST_FRAME_INTERVAL_S = 0.1
 
 
 class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
@@ -18,6 +22,9 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     start_share: where the replay begins, 0 at the log's first clip to 1 after its last; start_s: how much later.
     duration_s: for how long tasks are created.
     longest_side_px: larger pictures are scaled down before they are sent.
+    frame_interval_s: every so often a frame is published for people; 0: never.
+    redact_regions: rectangles [left, top, right, bottom], as shares of the picture, that are blacked out in all that
+        is sent. redact_location: latitude, longitude and heading are not sent. redact_people: not offered.
     stale_after_ms: a live camera that shows nothing new for so long is not asked about.
     fallback_margin_ms: how long before a deadline the narrator speaks if no answer has come.
     silent_after_ms: a node that was not heard of for so long is taken for unreachable.
@@ -37,6 +44,20 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     duration_s: Annotated[float, Meta(gt=0)] = 30.0
     jpeg_quality: Annotated[int, Meta(ge=10, le=100)] = 85
     longest_side_px: Annotated[int, Meta(ge=32, le=2000)] = 640
+    frame_interval_s: Annotated[float, Meta(ge=0)] = 0.0
+    redact_regions: Annotated[tuple[Region, ...], Meta(max_length=16)] = ()
+    redact_location: bool = False
+    redact_people: bool = False
     stale_after_ms: Annotated[float, Meta(gt=0)] = 2000.0
     fallback_margin_ms: Annotated[float, Meta(ge=0)] = 25.0
     silent_after_ms: Annotated[float, Meta(gt=0)] = 5000.0
+
+    def __post_init__(self) -> None:
+        if 0 < self.frame_interval_s < _SHORTEST_FRAME_INTERVAL_S:
+            raise ValueError(f"frame_interval_s is 0 for never, or at least {_SHORTEST_FRAME_INTERVAL_S}")
+        if self.redact_people:
+            # Whoever asks for it must not believe that they have it.
+            raise ValueError(
+                "redact_people is not offered: it needs a detector, and whom that misses would be sent all the same;"
+                " black out regions, or keep no frames"
+            )

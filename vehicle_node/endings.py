@@ -1,4 +1,13 @@
-"""How a task can end, and the outcome that the vehicle then tells the world."""
+"""How a task can end, and the outcome that the vehicle then tells the world.
+
+result     in time, from the place that was chosen:
+             a node's final answer;
+             a node's provisional answer that no final one replaced in time ("provisional stands"): the driver has
+             seen a model's words since it came, and the narrator's would be worse;
+             the narrator, where the policy chose the vehicle itself
+fallback   the narrator, because every chosen place failed or was late
+expired    nobody: the vehicle was down at the deadline, and closes the task when it is back
+"""
 
 from __future__ import annotations
 
@@ -8,12 +17,16 @@ from ..bus.messages import ContextUse, EnergyMethod, Outcome, Result, TaskState,
 from ..bus.places import Place
 from ..datasets.narrator import narrate
 from ..datasets.scoring import judge
-from .task_run import TaskRun
+from ..qos.journal import JournalEntry
+from .task_run import Provisional, TaskRun
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The visible answer and where it came from; the fields are those of `Outcome`."""
+    """The visible answer and where it came from; the fields are those of `Outcome`.
+
+    shown_ms: when the visible answer was shown, since the task's creation.
+    """
 
     state: TaskState
     reason: str
@@ -21,6 +34,7 @@ class Ending:
     place: Place
     node: str
     mode: str
+    shown_ms: float
     timing: Timing = field(default_factory=Timing)
     network_ms: float = 0.0
     energy_j: float = 0.0
@@ -29,15 +43,18 @@ class Ending:
     context: ContextUse | None = None
 
 
-def answered(result: Result, node: str, *, network_ms: float, transmit_energy_j: float) -> Ending:
-    """A node's final answer came in time."""
+def answered(
+    result: Result, node: str, *, shown_ms: float, network_ms: float, transmit_energy_j: float, reason: str = ""
+) -> Ending:
+    """A node's answer came in time."""
     return Ending(
         state="result",
-        reason="",
+        reason=reason,
         text=result.text,
         place=result.place,
         node=node,
         mode=result.mode,
+        shown_ms=shown_ms,
         timing=result.timing,
         network_ms=network_ms,
         energy_j=result.energy_j + transmit_energy_j,
@@ -47,14 +64,56 @@ def answered(result: Result, node: str, *, network_ms: float, transmit_energy_j:
     )
 
 
-def narrated(task: TaskRun, vehicle: str, state: TaskState, reason: str) -> Ending:
+def provisional_stands(provisional: Provisional, *, transmit_energy_j: float) -> Ending:
+    """No final answer replaced the provisional one in time."""
+    return answered(
+        provisional.result,
+        provisional.node,
+        shown_ms=provisional.shown_ms,
+        network_ms=provisional.network_ms,
+        transmit_energy_j=transmit_energy_j,
+        reason="provisional stands",
+    )
+
+
+def narrated(task: TaskRun, vehicle: str, state: TaskState, reason: str, *, shown_ms: float) -> Ending:
     """The vehicle's own narrator speaks: because it was chosen (`result`), or because all else failed (`fallback`)."""
     text = narrate(task.scene.telemetry)
-    return Ending(state=state, reason=reason, text=text, place="vehicle", node=vehicle, mode="narrator")
+    return Ending(
+        state=state, reason=reason, text=text, place="vehicle", node=vehicle, mode="narrator", shown_ms=shown_ms
+    )
 
 
-def outcome_of(task: TaskRun, ending: Ending, *, latency_ms: float) -> Outcome:
-    """latency_ms: from the task's creation to its visible answer, on the vehicle's monotonic clock."""
+def expired(entry: JournalEntry) -> Outcome:
+    """The outcome of a task that only the journal remembers: nobody waits for it any more, so nothing is shown."""
+    return Outcome(
+        task_id=entry.task_id,
+        kind=entry.kind,
+        state="expired",
+        reason="the vehicle was down at the deadline",
+        text="",
+        created_at_s=entry.created_at_s,
+        deadline_ms=entry.deadline_ms,
+        requested="vehicle",
+        place="vehicle",
+        node=entry.vehicle,
+        mode="",
+        accepted=False,
+        attempts=0,
+        latency_ms=0.0,
+        first_answer_ms=0.0,
+        network_ms=0.0,
+        timing=Timing(),
+        energy_j=0.0,
+        energy_method="modelled",
+        clip="",
+        moment_s=0.0,
+        decision=None,
+    )
+
+
+def outcome_of(task: TaskRun, ending: Ending) -> Outcome:
+    """How a placed task ended, with its breakdown and the decision behind it."""
     decision = task.decision
     assert decision is not None, "a task ends after it was first placed"
     return Outcome(
@@ -70,9 +129,9 @@ def outcome_of(task: TaskRun, ending: Ending, *, latency_ms: float) -> Outcome:
         node=ending.node,
         mode=ending.mode,
         accepted=task.accepted,
-        attempts=task.attempt,
-        latency_ms=latency_ms,
-        first_answer_ms=latency_ms if task.first_answer_ms is None else task.first_answer_ms,
+        attempts=max(1, len(task.attempts)),
+        latency_ms=ending.shown_ms,
+        first_answer_ms=ending.shown_ms if task.first_answer_ms is None else task.first_answer_ms,
         network_ms=ending.network_ms,
         timing=ending.timing,
         energy_j=ending.energy_j,

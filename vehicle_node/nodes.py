@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import msgspec
 
-from ..bus.messages import Load, NodeState
+from ..bus.messages import Load, NodeState, Role
+from ..bus.places import Place
 from ..policy.candidates import NodeView
 
-_FIRST_NETWORK_MS = 20.0  # a guess until the first answer has been timed
+_GUESSED_NETWORK_MS = 20.0  # until the first round trip has been timed
 _SMOOTHING = 0.2
+_PLACES_OF: dict[Role, frozenset[Place]] = {
+    "vehicle": frozenset(),
+    "edge": frozenset(("edge", "edge+cloud")),
+    "cloud": frozenset(("cloud",)),
+}
 
 
 @dataclass(slots=True)
 class _Node:
     state: NodeState
     reported_s: float
-    network_ms: float = _FIRST_NETWORK_MS
+    timed_network_ms: float | None = None
     unreported: set[str] = field(default_factory=set)
+
+    @property
+    def network_ms(self) -> float:
+        return _GUESSED_NETWORK_MS if self.timed_network_ms is None else self.timed_network_ms
+
+
+def speaks_for_itself(state: NodeState, sender: str) -> bool:
+    """Whether a node's report is about the node that sent it, and offers no place but those of its role."""
+    return state.node == sender and _PLACES_OF[state.role].issuperset(state.places)
 
 
 class NodeTable:
@@ -55,8 +71,27 @@ class NodeTable:
             known.unreported.discard(task_id)
 
     def observe_network(self, node: str, network_ms: float) -> None:
+        """A round trip was timed: from a task's sending to its ACK, which a node gives before it does anything else."""
+        if (known := self._nodes.get(node)) is None:
+            return
+        before = network_ms if known.timed_network_ms is None else known.timed_network_ms
+        known.timed_network_ms = before + _SMOOTHING * (network_ms - before)
+
+    def network_ms(self, node: str) -> float:
+        """Expected round trip to a node that has announced itself, without queueing and inference."""
+        return self._nodes[node].network_ms
+
+    def quickest_ms(self, node: str, kind: str) -> float:
+        """Expected time to an answer if nothing were queued; infinite for a node that is dead or tells no load."""
         known = self._nodes[node]
-        known.network_ms += _SMOOTHING * (network_ms - known.network_ms)
+        load = known.state.load
+        if not known.state.alive or load is None:
+            return math.inf
+        return known.network_ms + min((by_kind.get(kind, 0.0) for by_kind in load.service_ms.values()), default=0.0)
+
+    def is_silent(self, node: str, now_s: float, *, silent_after_ms: float) -> bool:
+        """Whether nothing was heard of a node for so long."""
+        return (now_s - self._nodes[node].reported_s) * 1000 > silent_after_ms
 
     def views(self, now_s: float, *, refused_by: frozenset[str] = frozenset()) -> list[NodeView]:
         return [

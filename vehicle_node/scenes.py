@@ -18,12 +18,16 @@ from ..datasets.bddx import Row, Segment
 from ..datasets.drivelog import Clip, DriveLog, bundled_log_path
 from ..datasets.jpeg import encode_jpeg, fit_within
 from ..datasets.live import LiveCamera
+from ..datasets.redaction import Redaction
 from ..datasets.replay import Replay
 from ..datasets.sources import Source
 from ..datasets.video import MISSING
 from .configuration import VehicleConfiguration
 
 log = structlog.get_logger()
+
+_FIRST_PICTURE_S = 15.0
+_BOTH = "both a log and a video are given: leave out --log or --video"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,16 @@ class Camera:
     """Scenes of a source. Looking and JPEG run on a thread of their own, never on the event loop.
 
     longest_side_px: larger pictures are scaled down before they are encoded.
+    redaction: what no scene shows or tells, so that nothing that is made of scenes can.
     """
 
-    def __init__(self, source: Source, *, jpeg_quality: int, longest_side_px: int) -> None:
+    def __init__(
+        self, source: Source, *, jpeg_quality: int, longest_side_px: int, redaction: Redaction | None = None
+    ) -> None:
         self._source = source
         self._jpeg_quality = jpeg_quality
         self._longest_side_px = longest_side_px
+        self._redaction = redaction or Redaction()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="camera")
 
     @property
@@ -64,8 +72,9 @@ class Camera:
 
     def _look(self, elapsed_s: float) -> Scene:
         view = self._source.view(elapsed_s)
-        jpeg = encode_jpeg(fit_within(view.picture, self._longest_side_px), self._jpeg_quality)
-        return Scene(view.clip, view.moment_s, jpeg, view.telemetry, view.truth)
+        picture = self._redaction.of_frame(fit_within(view.picture, self._longest_side_px))
+        telemetry = self._redaction.of_telemetry(view.telemetry)
+        return Scene(view.clip, view.moment_s, encode_jpeg(picture, self._jpeg_quality), telemetry, view.truth)
 
 
 def open_camera(configuration: VehicleConfiguration) -> Camera:
@@ -77,12 +86,13 @@ def open_camera(configuration: VehicleConfiguration) -> Camera:
         _source(configuration),
         jpeg_quality=configuration.jpeg_quality,
         longest_side_px=configuration.longest_side_px,
+        redaction=Redaction(configuration.redact_regions, location=configuration.redact_location),
     )
 
 
 def _source(configuration: VehicleConfiguration) -> Source:
     if configuration.log is not None and configuration.video is not None:
-        raise ConfigurationError("both a log and a video are given: leave out --log or --video")
+        raise ConfigurationError(_BOTH)
     if configuration.video is not None and is_live(configuration.video):
         return LiveCamera(configuration.video, stale_after_s=configuration.stale_after_ms / 1000)
     missing: Sequence[Row] = ()
@@ -101,6 +111,25 @@ def _source(configuration: VehicleConfiguration) -> Source:
         replay.losses[MISSING] += len(missing)
         log.warning(MISSING, rows=len(missing), first=missing[0].name)
     return replay
+
+
+def check_source(log_folder: Path | None, video: str | None) -> None:
+    """Raise ConfigurationError where a vehicle could not drive by this log, video or camera.
+
+    A camera has `_FIRST_PICTURE_S` to show its first picture.
+    """
+    if log_folder is not None and video is not None:
+        raise ConfigurationError(_BOTH)
+    if video is None:
+        _ = DriveLog.open(log_folder or bundled_log_path()).clips
+    elif is_live(video):
+        camera = LiveCamera(video)
+        try:
+            camera.wait_for_picture(_FIRST_PICTURE_S)
+        finally:
+            camera.close()
+    else:
+        video_clip(video)
 
 
 def is_live(video: str) -> bool:

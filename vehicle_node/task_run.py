@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from asyncio import TimerHandle
 from dataclasses import dataclass, field
 
 from ..bus.kinds import TaskKind
-from ..bus.messages import Decision, Task
-from ..bus.places import Place
+from ..bus.messages import Decision, Result, Task
 from ..policy.candidates import TaskFacts
+from .attempts import Attempt
 from .scenes import Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Provisional:
+    """An answer that the driver sees while a final one may still come. shown_ms: since the task's creation."""
+
+    result: Result
+    node: str
+    network_ms: float
+    shown_ms: float
 
 
 @dataclass(slots=True)
 class TaskRun:
     """Times are seconds of the vehicle's monotonic clock.
 
-    node, place: where the current attempt went; decision: the one that placed the first attempt.
-    refused_by: nodes that refused the task or died with it; they are not asked again.
+    speak_s: when the narrator speaks if no answer has come, shortly before the deadline.
+    decision: the one that placed the first attempt.
+    attempts: all there were at nodes, by number; attempt: the one under way, None while there is none.
+    avoided: nodes that refused the task or did not answer it, and until when they are not asked again.
+    refusals: how often each node refused it. over_because: why the last attempt was over.
+    timers: what will happen if nothing else does; cancelled with the task's end.
     """
 
     task_id: str
@@ -24,19 +39,25 @@ class TaskRun:
     scene: Scene
     created_s: float
     created_at_s: float
-    attempt: int = 0
-    node: str = ""
-    place: Place = "vehicle"
+    speak_s: float
     decision: Decision | None = None
-    sent_s: float = 0.0
+    attempts: list[Attempt] = field(default_factory=list)
+    attempt: Attempt | None = None
+    avoided: dict[str, float] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
+    over_because: str = ""
     accepted: bool = False
-    refused_by: set[str] = field(default_factory=set)
-    first_answer_ms: float | None = None
+    provisional: Provisional | None = None
+    timers: dict[str, TimerHandle] = field(default_factory=dict)
     ended: bool = False
 
     @property
     def deadline_s(self) -> float:
         return self.created_s + self.kind.deadline_ms / 1000
+
+    @property
+    def first_answer_ms(self) -> float | None:
+        return None if self.provisional is None else self.provisional.shown_ms
 
     def age_ms(self, now_s: float) -> float:
         return (now_s - self.created_s) * 1000
@@ -53,17 +74,21 @@ class TaskRun:
             upload_bytes=len(self.scene.jpeg),
         )
 
-    def begin_attempt(self, node: str, place: Place, decision: Decision, now_s: float) -> None:
-        self.attempt += 1
-        self.node, self.place, self.sent_s = node, place, now_s
-        if self.decision is None:
-            self.decision = decision
+    def asked(self, node: str, number: int) -> Attempt | None:
+        """The attempt of that number, if it was sent to that node; nobody else may answer for it."""
+        if not 1 <= number <= len(self.attempts):
+            return None
+        attempt = self.attempts[number - 1]
+        return attempt if attempt.node == node and attempt.sent_s is not None else None
 
-    def message(self, now_s: float) -> Task:
-        """The current attempt as it goes onto the wire."""
+    def avoided_at(self, now_s: float) -> frozenset[str]:
+        return frozenset(node for node, until_s in self.avoided.items() if now_s < until_s)
+
+    def message(self, attempt: Attempt, now_s: float) -> Task:
+        """An attempt as it goes onto the wire at this moment."""
         return Task(
             task_id=self.task_id,
-            attempt=self.attempt,
+            attempt=attempt.number,
             kind=self.kind.name,
             prompt=self.kind.prompt,
             frames=(self.scene.jpeg,),
@@ -71,10 +96,11 @@ class TaskRun:
             deadline_ms=self.kind.deadline_ms,
             remaining_ms=self.remaining_ms(now_s),
             qos_floor=self.kind.qos_floor,
-            place=self.place,
+            place=attempt.placement.place,
             max_tokens=self.kind.max_tokens,
         )
 
-    def is_current(self, node: str, attempt: int) -> bool:
-        """Whether a message about an attempt is about the one that is under way."""
-        return not self.ended and self.node == node and self.attempt == attempt
+    def cancel_timers(self) -> None:
+        for timer in self.timers.values():
+            timer.cancel()
+        self.timers.clear()

@@ -44,9 +44,12 @@ def print_check(report: CheckReport, tried: Connection | None, as_json: bool) ->
         typer.echo(f"note: {note}")
     for problem in report.problems:
         typer.echo(f"problem: {problem}")
+    if not report.ok:
+        typer.echo(f"not usable: {len(report.problems)} to mend")
+        return
+    typer.echo("usable")
     if tried is not None:
         typer.echo(_connection_line(tried))
-    typer.echo("ok" if report.ok else f"not usable: {len(report.problems)} to mend")
 
 
 def _who(report: CheckReport) -> str:

@@ -8,18 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from ..bus.defaults import DEFAULT_BROKER, DEFAULT_FLEET
 from .options import (
     BrokerUrl,
     ConfigFile,
     FleetName,
     Json,
+    KeepFramesRule,
     LogLevelName,
     MetricsAt,
     Model,
+    ModeName,
     NodeName,
     PlaceName,
     PolicyName,
+    VideoSource,
     WaitForBroker,
     WithParent,
     log_level_named,
@@ -30,11 +32,14 @@ from .options import (
 
 verbs = typer.Typer()
 
-KeepFramesRule = Annotated[
-    str, typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked).")
+FrameAge = Annotated[
+    str | None,
+    typer.Option("--frame-retention", help="Older frames are deleted: 90s, 30min, 7d ... [default: 24h]"),
 ]
-FrameAge = Annotated[str, typer.Option("--frame-retention", help="Older frames are deleted: 90s, 30min, 24h, 7d.")]
-FrameBytes = Annotated[str, typer.Option("--frame-limit", help="More than this, and the oldest frames give way: 1GB.")]
+FrameBytes = Annotated[
+    str | None,
+    typer.Option("--frame-limit", help="More than this, and the oldest frames give way: 500MB ... [default: 1GB]"),
+]
 
 
 @verbs.command(epilog="Example:  roadside broker --port 1883")
@@ -62,6 +67,7 @@ def vehicle(
     broker: BrokerUrl = None,
     fleet: FleetName = None,
     log: Annotated[Path | None, typer.Option(help="Folder of a driving log [default: the bundled one]")] = None,
+    video: VideoSource = None,
     journal: Annotated[Path | None, typer.Option(help="SQLite file of the vehicle's own record.")] = None,
     policy: PolicyName = None,
     place: PlaceName = None,
@@ -69,13 +75,19 @@ def vehicle(
     speed: Annotated[float | None, typer.Option(help="Log seconds per second.")] = None,
     rate_hz: Annotated[float | None, typer.Option(help="Mean tasks per second.")] = None,
     start: Annotated[float | None, typer.Option(help="Where in the log to begin, in seconds.")] = None,
+    start_share: Annotated[
+        float | None, typer.Option(help="Where in the log to begin, from 0 (its first clip) to 1 (its end).")
+    ] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds for which tasks are created.")] = None,
+    frame_interval: Annotated[
+        float | None, typer.Option(help="Seconds between two frames for people; 0: none [default].")
+    ] = None,
     wait_for_broker: WaitForBroker = None,
     metrics: MetricsAt = None,
     log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
-    """Replay a driving log as one vehicle: ask, place, and never leave the driver without an answer."""
+    """Replay a log or follow a camera as one vehicle: ask, place, and never leave the driver without an answer."""
     from ..vehicle_node.configuration import VehicleConfiguration
     from ..vehicle_node.node import run
 
@@ -84,6 +96,7 @@ def vehicle(
         "broker": broker,
         "fleet": fleet,
         "log": log,
+        "video": video,
         "journal": journal,
         "policy": policy,
         "place": place_named(place),
@@ -91,6 +104,8 @@ def vehicle(
         "speed": speed,
         "rate_hz": rate_hz,
         "start_s": start,
+        "start_share": start_share,
+        "frame_interval_s": frame_interval,
         "duration_s": duration,
         "wait_for_broker_s": wait_for_broker,
         "metrics": metrics,
@@ -106,12 +121,13 @@ def edge(
     broker: BrokerUrl = None,
     fleet: FleetName = None,
     model: Model = None,
+    mode: ModeName = None,
     wait_for_broker: WaitForBroker = None,
     metrics: MetricsAt = None,
     log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
-    """Serve as a roadside edge node: the edge partition of the model, with its early exits."""
+    """Serve as a roadside edge node: early exits of the model's first layers, alone or together with a cloud."""
     from ..edge_node.node import EdgeConfiguration, run
 
     flags = {
@@ -119,6 +135,7 @@ def edge(
         "broker": broker,
         "fleet": fleet,
         "model": model,
+        "mode": mode,
         "wait_for_broker_s": wait_for_broker,
         "metrics": metrics,
         "log_level": log_level,
@@ -195,31 +212,41 @@ def check(
 @verbs.command(epilog="Example:  roadside record runs/today --broker mqtt://10.0.0.5:1883")
 def record(
     run: Annotated[Path, typer.Argument(help="Folder of the run; made where it does not exist.")],
+    config: ConfigFile = None,
     broker: BrokerUrl = None,
     fleet: FleetName = None,
-    keep_frames: KeepFramesRule = "none",
-    frame_retention: FrameAge = "24h",
-    frame_limit: FrameBytes = "1GB",
+    keep_frames: KeepFramesRule = None,
+    frame_retention: FrameAge = None,
+    frame_limit: FrameBytes = None,
+    wait_for_broker: WaitForBroker = None,
+    metrics: MetricsAt = None,
+    log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Write what happens in a fleet into a run's ledger, until stopped; frames only where --keep-frames says so."""
-    from ..bus.transport import Bus
-    from ..qos.recorder import record as record_run
-    from ..qos.retention import parse_retention
+    from ..qos.recording import RecorderConfiguration, run_recorder
     from ..qos.run import RunDirectory
 
-    retention = parse_retention(keep_frames, frame_retention, frame_limit)
-    # The demo makes its run and ends it; on its own, the recorder does both.
-    own = not run.exists()
-    if own:
-        directory = RunDirectory.create(run, configuration={"fleet": fleet}, seed=0, argv=sys.argv)
-    else:
-        directory = RunDirectory.open(run)
-
-    async def serve(stop: Any) -> None:
-        async with Bus(url=broker or DEFAULT_BROKER, fleet=fleet or DEFAULT_FLEET, name="recorder") as bus:
-            await record_run(bus, directory, stop, retention)
+    async def serve(configuration: RecorderConfiguration, stop: Any) -> None:
+        # The demo makes its run and ends it; on its own, the recorder does both.
+        own = not run.exists()
+        if own:
+            directory = RunDirectory.create(run, configuration={"fleet": configuration.fleet}, seed=0, argv=sys.argv)
+        else:
+            directory = RunDirectory.open(run)
+        await run_recorder(configuration, directory, stop)
         if own:
             directory.finish()
 
-    run_process("recorder", serve, exit_with_parent)
+    flags = {
+        "name": None,
+        "broker": broker,
+        "fleet": fleet,
+        "keep_frames": keep_frames,
+        "frame_retention": frame_retention,
+        "frame_limit": frame_limit,
+        "wait_for_broker_s": wait_for_broker,
+        "metrics": metrics,
+        "log_level": log_level,
+    }
+    run_node("recorder", RecorderConfiguration, serve, config, flags, exit_with_parent)

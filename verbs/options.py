@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from ..bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE
+from ..bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE, VIDEO_VARIABLE
 from ..bus.errors import ConfigurationError
 from ..bus.places import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from rich.table import Table
 
     from ..bus.configuration import LogLevel, MemberConfiguration
     from ..bus.fleet_file import MemberRole
@@ -48,11 +50,25 @@ LogLevelName = Annotated[
         help="debug, info, warning or error [default: info]",
     ),
 ]
+VideoSource = Annotated[
+    str | None,
+    typer.Option(
+        "--video", envvar=VIDEO_VARIABLE, metavar="FILE|URL", help="Instead of a log: a video file, or a live camera."
+    ),
+]
 LinkSpec = Annotated[
     str | None,
     typer.Option("--link", metavar="LINK", help="RATE,RTT (10Mbps,40ms), or trace files: mahimahi rate, cicv5g delay."),
 ]
+KeepFramesRule = Annotated[
+    str | None,
+    typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked)."),
+]
 WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True, help="Stop when stdin is closed.")]
+ModeName = Annotated[
+    str | None,
+    typer.Option("--mode", help="How edges decode: ce (a cloud says single tokens) or standalone."),
+]
 PlaceName = Annotated[str | None, typer.Option("--place", help="All to vehicle, edge, edge+cloud or cloud.")]
 PolicyName = Annotated[str | None, typer.Option("--policy", help="greedy-utility, random or static (with --place).")]
 
@@ -118,20 +134,40 @@ def print_report(directory: Any, summary: dict[str, Any], as_json: bool) -> None
     Console().print(render(directory, summary))
 
 
+def _bench_table(heading: str, rows: list[dict[str, Any]]) -> Table:
+    """A line for each row; a single row stands upright, since it may be long."""
+    from rich.table import Table
+
+    def written(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    table = Table(title=heading)
+    if len(rows) == 1:
+        table.add_column("figure")
+        table.add_column("value", justify="right")
+        for name, value in rows[0].items():
+            table.add_row(name.replace("_", " "), written(value))
+        return table
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*(written(value) for value in row.values()))
+    return table
+
+
 def print_bench(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result))
         return
     from rich.console import Console
-    from rich.table import Table
 
     machine = result["machine"]
-    table = Table(title=f"roadside bench {result['bench']} on {machine['cpu']}, {machine['cores']} cores")
-    rows = result["rows"]
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "))
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
-    for name in result.keys() - {"bench", "machine", "settings", "rows", "ratios"}:
-        typer.echo(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in result[name].items()))
+    title = f"roadside bench {result['bench']} on {machine['cpu']}, {machine['cores']} cores"
+    # What a bench found on its way to its rows is a table of its own.
+    tables = {title: result["rows"]} | {name: found for name, found in result.items() if isinstance(found, list)}
+    del tables["rows"]
+    for heading, rows in tables.items():
+        Console().print(_bench_table(heading, rows))
+    for name in sorted(result.keys() - {"bench", "machine", "settings", *tables, "rows"}):
+        if result[name]:
+            typer.echo(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in result[name].items()))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..bus.defaults import DEFAULT_BROKER, DEFAULT_FLEET
+from ..bus.errors import ConfigurationError
 from .options import (
     BrokerUrl,
     FleetName,
     Json,
+    KeepFramesRule,
     LinkSpec,
     Model,
+    ModeName,
     PlaceName,
     PolicyName,
+    VideoSource,
     place_named,
     print_report,
     run_process,
@@ -28,12 +33,14 @@ verbs = typer.Typer()
 @verbs.command(epilog="Example:  roadside demo --vehicles 3 --policy random --duration 20")
 def demo(
     log: Annotated[Path | None, typer.Option(help="Folder of a driving log [default: the bundled one]")] = None,
+    video: VideoSource = None,
     model: Model = None,
     vehicles: Annotated[int, typer.Option(min=1, max=64)] = 2,
     edges: Annotated[int, typer.Option(min=0, max=64)] = 2,
     clouds: Annotated[int, typer.Option(min=0, max=64)] = 1,
     policy: PolicyName = "greedy-utility",
     place: PlaceName = None,
+    mode: ModeName = None,
     broker: Annotated[
         str | None, typer.Option(help="URL of a running broker [default: mosquitto, else amqtt, started here]")
     ] = None,
@@ -42,6 +49,10 @@ def demo(
     rate: Annotated[float, typer.Option(min=0.01, max=100, help="Mean tasks per second and vehicle.")] = 1.0,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="Log seconds per second.")] = 4.0,
     seed: Annotated[int, typer.Option(help="The same seed makes the same tasks.")] = 0,
+    frame_interval: Annotated[
+        float, typer.Option(min=0, help="Seconds between two frames for people, for each vehicle; 0: none.")
+    ] = 2.0,
+    keep_frames: KeepFramesRule = None,
     run: Annotated[Path | None, typer.Option(help="Folder for the run [default: a new one in runs/]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -50,21 +61,26 @@ def demo(
 
     from ..bus.process import run_until_stopped
     from ..demo import DemoOptions, run_demo
+    from ..qos.retention import keep_frames_named
 
     options = DemoOptions(
         log=log,
+        video=video,
         model=model,
         vehicles=vehicles,
         edges=edges,
         clouds=clouds,
         policy=policy or "greedy-utility",
         place=place_named(place),
+        mode=mode or "ce",  # pyright: ignore[reportArgumentType]
         broker=broker,
         link=link,
         duration_s=duration,
         rate_hz=rate,
         speed=speed,
         seed=seed,
+        frame_interval_s=frame_interval,
+        keep_frames=keep_frames_named(keep_frames or "none"),
         run=run,
     )
     finished: list[Any] = []
@@ -116,3 +132,55 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_j
 
     directory = RunDirectory.open(run)
     print_report(directory, summarise(directory), as_json)
+
+
+@verbs.command(epilog="Example:  roadside sweep --example > sweep.toml; roadside sweep sweep.toml")
+def sweep(
+    file: Annotated[Path | None, typer.Argument(help="TOML file of the demo's settings; lists are axes.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV to write and to go on with [default: FILE's name .csv]")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG to write [default: beside the CSV]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run again what has a row already.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed.")] = False,
+    example: Annotated[bool, typer.Option("--example", help="Print a file to start from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the demo with every combination of settings: one CSV row a run, means and intervals over the seeds.
+
+    Ctrl-C finishes the present run; the same command goes on with what is left.
+    """
+    from rich.console import Console
+
+    from ..benchmarks.sweep import SweepOptions, run_sweep
+    from ..benchmarks.sweep_plan import EXAMPLE
+    from ..benchmarks.sweep_plot import plot_sweep
+    from ..benchmarks.sweep_summary import groups_of, summary_of, summary_table
+
+    if example:
+        typer.echo(EXAMPLE, nl=False)
+        return
+    if file is None:
+        raise ConfigurationError("give the sweep's file: begin with `roadside sweep --example > sweep.toml`")
+    options = SweepOptions(file=file, out=out, force=force, retry_failed=retry_failed)
+    finished: list[Any] = []
+
+    async def serve(stop: Any) -> None:
+        finished.append(await run_sweep(options, Console(stderr=True), stop))
+
+    run_process("sweep", serve, False)
+    result = finished[0]
+    groups = groups_of(result.plan, result.table)
+    picture: Path | None = None
+    try:
+        picture = plot_sweep(groups, plot or result.table.path.with_suffix(".png"))
+    except ModuleNotFoundError:
+        typer.echo("no plot: it needs matplotlib; pip install 'roadside[train]'", err=True)
+    if as_json:
+        typer.echo(json.dumps(summary_of(result, picture)))
+    else:
+        Console(width=None if sys.stdout.isatty() else 200).print(summary_table(groups))
+        counts = ", ".join(f"{count} {what}" for what, count in result.runs.items())
+        typer.echo(
+            f"{counts}; every figure of every run is in {result.table.path}" + (f", {picture}" if picture else "")
+        )
+    if result.runs["failed"]:
+        raise typer.Exit(1)

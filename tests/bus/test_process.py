@@ -1,6 +1,7 @@
 """How processes stop, fail and feel."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -100,3 +101,35 @@ async def test_a_blocked_event_loop_is_noticed():
     assert health.event_loop_lag_ms > 20
     assert health.memory_bytes > 1e6
     assert health.uptime_s > 2
+
+
+LOGS = """
+import logging, sys, warnings
+import structlog
+from roadside.bus.process import configure_logging
+configure_logging("edge-1", level=sys.argv[1], terminal=False)
+log = structlog.get_logger()
+log.debug("placed", task_id="t-1")
+log.info("ready")
+logging.getLogger("some.library").warning("careful with %s", "this")
+logging.getLogger("some.library").info("chatter")
+warnings.warn("old")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("some.library").exception("failed")
+"""
+
+
+@pytest.mark.parametrize(("level", "own"), [("debug", ["placed", "ready"]), ("info", ["ready"]), ("warning", [])])
+def test_logs_are_json_lines_of_the_level_that_was_asked_for_whoever_wrote_them(level, own):
+    done = subprocess.run([sys.executable, "-P", "-c", LOGS, level], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all(line["process"] == "edge-1" and line["level"] and line["timestamp"] for line in lines)
+    assert [line["event"] for line in lines[: len(own)]] == own
+    library, warned, failed = lines[len(own) :]
+    assert (library["event"], library["logger"]) == ("careful with this", "some.library")
+    assert "UserWarning: old" in warned["event"]
+    assert "ZeroDivisionError" in failed["exception"]
+    if level == "debug":
+        assert lines[0]["task_id"] == "t-1"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import tempfile
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from roadside.bus.errors import LogError
-from roadside.datasets.bddx import COLUMNS, Segment, read_annotations, read_readings, write_annotations, write_readings
-from roadside.datasets.telemetry import Reading
+from roadside.datasets.bddx import COLUMNS, Segment, read_annotations, write_annotations
 
 REAL_CSV = Path(__file__).parents[3] / "shared" / "data" / "bddx" / "BDD-X-Annotations_v1.csv"
 
@@ -52,7 +50,7 @@ def test_what_is_written_is_read_back(videos):
     assert [row.clip_id for row in read.rows] == [f"{index + 1}_clip{index}" for index in range(len(videos))]
     assert {row.split for row in read.rows} == {"val"}
     assert read.complete["val"] == read.complete["complete"] == sum(map(len, videos))
-    assert read.dropped == {}
+    assert read.dropped.counts == read.kept.counts == {}
 
 
 def test_the_table_has_the_61_columns_and_line_ends_of_bddx(tmp_path):
@@ -86,7 +84,7 @@ def test_dirt_is_dropped_by_reason_and_the_rest_is_kept(tmp_path):
     ]
     read = read_annotations(write_table(tmp_path, rows))
     assert (read.row_count, read.blank_rows, read.videos) == (8, 2, 5)
-    assert read.dropped == {
+    assert read.dropped.counts == {
         "part missing": 1,
         "end before start": 1,
         "row without a video or a first annotation": 1,
@@ -94,6 +92,8 @@ def test_dirt_is_dropped_by_reason_and_the_rest_is_kept(tmp_path):
         "justification repeats action": 1,
         "time is not a number": 1,
     }
+    assert read.dropped.examples["end before start"] == ["row 4 slot 1"]
+    assert read.kept.counts == {"empty slot before a filled one": 1, "action and justification swapped": 1}
     # Numbers count usable rows only.
     assert [row.clip_id for row in read.rows] == [f"{number}_abc-123" for number in range(1, 6)]
     kept = [[(segment.start_s, segment.end_s) for segment in row.segments] for row in read.rows]
@@ -119,42 +119,77 @@ def test_the_real_annotations():
     assert (read.row_count, read.blank_rows, read.videos) == (12_997, 5_998, 6_999)
     assert dict(read.complete) == {"complete": 26_521, "train": 21_135, "val": 2_514, "test": 2_856}
     assert sum(row.split is not None for row in read.rows) == 6_984
-    assert read.dropped["end before start"] == 9
-    assert read.dropped["end beyond any video"] == 5
+    assert read.dropped.counts["end before start"] == 9
+    assert read.dropped.counts["end beyond any video"] == 5
+    assert "split id that matches no row" not in read.dropped.counts
 
 
-readings_lists = st.lists(
-    st.tuples(
-        st.none() | st.floats(0, 60, allow_subnormal=False).map(lambda value: round(value, 2)),
-        st.none() | st.floats(0, 359.9, allow_subnormal=False).map(lambda value: round(value, 2)),
-    ),
-    max_size=30,
-)
+def test_split_ids_that_match_nothing_are_counted_and_named(tmp_path):
+    path = write_table(tmp_path, [["a.mp4", "0", "4", "The car stops", "because"]])
+    (tmp_path / "train.txt").write_text("1_a\n2_b\n")
+    (tmp_path / "test.txt").write_bytes(b"1_a\n\xff\xfe\n")
+    read = read_annotations(path)
+    assert [row.split for row in read.rows] == ["train"]
+    assert read.dropped.counts == {"split id that another split has": 1, "split id that matches no row": 2}
+    assert "2_b" in read.dropped.examples["split id that matches no row"]
 
 
-@given(readings_lists)
-def test_readings_are_read_back(values):
-    readings = tuple(
-        Reading(float(second), speed, course, 37.5, -122.25) for second, (speed, course) in enumerate(values)
-    )
+def test_absurd_cells_cost_their_slot(tmp_path):
+    rows = [
+        ["a.mp4", "9" * 5000, "9" * 5000, "The car stops", "because", "1", "2", "The car goes", "since it can"],
+        ["b.mp4", "0", "4", "The car " + "really " * 1000 + "stops", "because"],
+        ["c.mp4", "-1", "4", "The car stops", "because"],
+        ["d.mp4", "0", "4", "The car stops", "because", "3", "6", "The car goes", "since it can"],
+    ]
+    read = read_annotations(write_table(tmp_path, rows))
+    assert read.dropped.counts == {"time is not a number": 2, "text is endless": 1}
+    assert [len(row.segments) for row in read.rows] == [1, 0, 0, 2]
+    assert read.kept.counts == {"annotation overlaps the next": 1}
+
+
+def test_a_quote_that_never_closes_costs_what_it_swallows(tmp_path):
+    good = ["good.mp4", "0", "4", "The car stops", "because"]
+    path = write_table(tmp_path, [good])
+    swallowed = b'"open.mp4,0,4,The car stops\r\n' + b"x" * 200_000 + b"\r\n"
+    path.write_bytes(path.read_bytes() + swallowed + b",".join(cell.encode() for cell in good) + b"\r\n")
+    read = read_annotations(path)
+    assert [row.name for row in read.rows] == ["good", "good"]
+    assert read.dropped.counts == {"row that is not CSV": 1}
+    assert (read.row_count, read.blank_rows) == (3, 0)
+
+
+@given(st.binary(max_size=2000), st.binary(max_size=100))
+def test_garbage_is_counted_or_refused_and_raises_nothing_else(garbage, split):
     with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "info.json"
-        write_readings(path, "ride", 1_700_000_000_000, 30.0, readings)
-        assert read_readings(path) == readings
+        folder = Path(name)
+        path = write_table(folder, [])
+        path.write_bytes(path.read_bytes() + garbage)
+        (folder / "val.txt").write_bytes(split)
+        read = read_annotations(path)
+        assert read.blank_rows + len(read.rows) + sum(
+            read.dropped.counts[reason]
+            for reason in ("row without a video or a first annotation", "row that is not CSV")
+        ) == read.row_count  # fmt: skip
+        path.write_bytes(garbage)
+        with pytest.raises(LogError):
+            read_annotations(path)
 
 
-def test_the_first_reading_may_precede_the_video(tmp_path):
-    path = tmp_path / "info.json"
-    location = {"timestamp": 999_600, "speed": 5.0, "course": -1, "latitude": 1.0, "longitude": 2.0, "accuracy": 5}
-    path.write_text(json.dumps({"startTime": 1_000_000, "endTime": 1_040_000, "locations": [location]}))
-    assert read_readings(path) == (Reading(-0.4, 5.0, None, 1.0, 2.0),)
+cells = st.text(max_size=12) | st.integers(-5, 120).map(str)
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"startTime": "x"}', '{"startTime": 1, "locations": [3]}', '{"startTime": null}']
-)
-def test_a_broken_info_file_names_itself(tmp_path, content):
-    path = tmp_path / "broken.json"
-    path.write_text(content)
-    with pytest.raises(LogError, match=r"broken\.json is not an info file.*repair or delete it"):
-        read_readings(path)
+@given(st.lists(st.lists(cells, max_size=70), max_size=6))
+def test_whatever_stands_in_the_cells_segments_make_sense(rows):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "annotations.csv"
+        with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(rows)
+        for row in read_annotations(path).rows:
+            starts = [segment.start_s for segment in row.segments]
+            assert starts == sorted(starts)
+            for segment in row.segments:
+                assert 0 <= segment.start_s < segment.end_s <= 101
+                assert segment.action
+                assert segment.justification

@@ -109,3 +109,19 @@ def test_utility_prefers_right_then_fast_then_cheap():
     assert value(latency_ms=100) > value() > value(latency_ms=1900)
     assert value(energy_j=1) > value() > value(energy_j=50)
     assert value(latency_ms=2001) < value(latency_ms=2000) - 0.8, "a late answer loses its quality"
+
+
+def test_a_node_has_a_row_for_each_of_its_places_with_its_own_figures_and_is_refused_as_a_whole():
+    state = NodeState(
+        node="edge-1",
+        role="edge",
+        alive=True,
+        places=("edge", "edge+cloud"),
+        load=Load(0, 0, 1, 0.0, {"edge": {"explain": 50.0}, "edge+cloud": {"explain": 90.0}}),
+        quality={"edge": {"explain": 0.7}, "edge+cloud": {"explain": 0.9}},
+    )
+    alone, together = build(NodeView(state=state, age_ms=0.0, unreported=0, network_ms=10.0))
+    assert (alone.place, alone.latency_ms, alone.quality) == ("edge", 60.0, 0.7)
+    assert (together.place, together.latency_ms, together.quality) == ("edge+cloud", 100.0, 0.9)
+    refused = build(NodeView(state=state, age_ms=0.0, unreported=0, network_ms=10.0, refused=True))
+    assert {row.masked for row in refused} == {"refused"}

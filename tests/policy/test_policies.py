@@ -77,6 +77,15 @@ def test_static_goes_to_its_place_and_ignores_floors(place, node):
     assert decision.candidates[decision.chosen].node == node
 
 
+def test_a_node_with_two_places_is_asked_for_the_one_that_is_meant():
+    fleet = [*FLEET, row("edge-1", "edge+cloud", latency_ms=120.0), row("edge-2", "edge+cloud", masked="refused")]
+    decision = guard("static", place="edge+cloud").decide(TASK, fleet)
+    chosen = decision.candidates[decision.chosen]
+    assert (chosen.node, chosen.place) == ("edge-1", "edge+cloud")
+    drawn = Counter(fleet[guard("random", seed=seed).decide(TASK, fleet).chosen].place for seed in range(200))
+    assert drawn.keys() == {"vehicle", "edge", "edge+cloud", "cloud"}
+
+
 def test_static_without_a_living_node_of_its_place_takes_what_is_left_and_says_so():
     fleet = [VEHICLE, row("edge-1", "edge"), row("cloud-1", "cloud", masked="dead")]
     decision = guard("static", place="cloud").decide(TASK, fleet)

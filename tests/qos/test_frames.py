@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from roadside.bus.configuration import load_configuration
 from roadside.bus.errors import ConfigurationError, RunError
 from roadside.qos.frames import FrameStore, Origin, delete_due_of_all_runs
+from roadside.qos.recording import RecorderConfiguration
 from roadside.qos.retention import FrameRetention, parse_retention
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(96)
@@ -144,3 +146,10 @@ def test_amounts_in_words() -> None:
 def test_amounts_that_are_none(words: tuple[str, str, str], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         parse_retention(*words)
+
+
+def test_a_recorder_refuses_a_rule_before_it_begins() -> None:
+    with pytest.raises(ConfigurationError, match="7d"):
+        load_configuration(RecorderConfiguration, {"frame_retention": "for ever"}, {})
+    configuration = load_configuration(RecorderConfiguration, {"keep_frames": "tasks"}, {"frame_limit": "2MB"})
+    assert configuration.retention == FrameRetention("tasks", 24 * 3600.0, 2_000_000)

@@ -8,15 +8,43 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from roadside.bus.errors import RunError
-from roadside.bus.messages import TaskState
+from roadside.bus.messages import Outcome, TaskState, Timing
 from roadside.qos.journal import Journal, read_journal
 
 _STATES: list[TaskState] = ["result", "fallback", "expired", "rejected"]
+
+
+def ending(task_id: str, state: TaskState) -> Outcome:
+    return Outcome(
+        task_id=task_id,
+        kind="explain",
+        state=state,
+        reason="",
+        text="the car stops .",
+        created_at_s=1_700_000_000.0,
+        deadline_ms=2000.0,
+        requested="edge",
+        place="edge",
+        node="edge-1",
+        mode="standalone",
+        accepted=True,
+        attempts=1,
+        latency_ms=84.0,
+        first_answer_ms=84.0,
+        network_ms=12.0,
+        timing=Timing(inference_ms=60.0),
+        energy_j=1.5,
+        energy_method="modelled",
+        clip="clip-1",
+        moment_s=3.0,
+        decision=None,
+    )
 
 
 @pytest.fixture
@@ -30,7 +58,7 @@ def test_a_task_from_creation_to_its_end(path: Path) -> None:
         (entry,) = journal.open_tasks()
         assert (entry.vehicle, entry.task_id, entry.kind, entry.deadline_ms) == ("vehicle-1", "a", "explain", 2000.0)
         assert entry.state is None
-        assert journal.ended("a", "result")
+        assert journal.ended(ending("a", "result"))
         assert journal.open_tasks() == []
     (entry,) = read_journal(path)
     assert entry.state == "result"
@@ -41,9 +69,9 @@ def test_a_task_from_creation_to_its_end(path: Path) -> None:
 def test_the_first_ending_stands(path: Path) -> None:
     with Journal(path, "vehicle-1") as journal:
         journal.created("a", "explain", 2000.0)
-        assert journal.ended("a", "result")
-        assert not journal.ended("a", "fallback")
-        assert not journal.ended("a", "result")
+        assert journal.ended(ending("a", "result"))
+        assert not journal.ended(ending("a", "fallback"))
+        assert not journal.ended(ending("a", "result"))
     (entry,) = read_journal(path)
     assert entry.state == "result"
     assert entry.refused_endings == 2
@@ -51,7 +79,7 @@ def test_the_first_ending_stands(path: Path) -> None:
 
 def test_a_task_that_was_never_created_cannot_end(path: Path) -> None:
     with Journal(path, "vehicle-1") as journal, pytest.raises(ValueError, match="never created"):
-        journal.ended("ghost", "result")
+        journal.ended(ending("ghost", "result"))
 
 
 def test_a_used_id_is_refused(path: Path) -> None:
@@ -62,19 +90,36 @@ def test_a_used_id_is_refused(path: Path) -> None:
     assert [entry.kind for entry in read_journal(path)] == ["explain"]
 
 
-def test_a_restarted_vehicle_closes_what_it_left_open(path: Path) -> None:
+def test_what_was_left_open_is_known_to_the_next_life(path: Path) -> None:
     with Journal(path, "vehicle-1") as journal:
         for task_id in ("a", "b", "c"):
             journal.created(task_id, "explain", 2000.0)
-        journal.ended("b", "result")
+        journal.ended(ending("b", "result"))
     with Journal(path, "vehicle-1") as journal:
-        assert [entry.task_id for entry in journal.close_out()] == ["a", "c"]
-        assert journal.close_out() == []
-    assert {entry.task_id: entry.state for entry in read_journal(path)} == {
-        "a": "expired",
-        "b": "result",
-        "c": "expired",
-    }
+        assert [entry.task_id for entry in journal.open_tasks()] == ["a", "c"]
+
+
+def test_an_outcome_is_kept_until_it_is_told(path: Path) -> None:
+    with Journal(path, "vehicle-1") as journal:
+        for task_id in ("a", "b", "c"):
+            journal.created(task_id, "explain", 2000.0)
+            journal.ended(ending(task_id, "result"))
+        journal.told("b")
+        assert journal.untold() == [ending("a", "result"), ending("c", "result")]
+    with Journal(path, "vehicle-1") as journal:
+        assert journal.untold() == [ending("a", "result"), ending("c", "result")]
+        journal.told("a")
+        journal.told("c")
+        assert journal.untold() == []
+    assert {entry.state for entry in read_journal(path)} == {"result"}
+
+
+def test_only_the_ending_that_stands_is_to_be_told(path: Path) -> None:
+    with Journal(path, "vehicle-1") as journal:
+        journal.created("a", "explain", 2000.0)
+        journal.ended(ending("a", "result"))
+        journal.ended(ending("a", "fallback"))
+        assert journal.untold() == [ending("a", "result")]
 
 
 def test_another_vehicles_journal_is_refused(path: Path) -> None:
@@ -94,8 +139,8 @@ def test_a_full_disk_stops_creation_but_forgets_no_ending(path: Path) -> None:
                 created.append(f"task-{number}")
         assert [entry.task_id for entry in journal.open_tasks()] == created
         for task_id in created:
-            assert journal.ended(task_id, "fallback")
-            assert not journal.ended(task_id, "result")
+            assert journal.ended(ending(task_id, "fallback"))
+            assert not journal.ended(ending(task_id, "result"))
         assert journal.open_tasks() == []
         _free_disk(journal)
         journal.created("after", "explain", 2000.0)
@@ -143,8 +188,11 @@ def test_a_foreign_database_is_neither_read_nor_written(path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
+import msgspec
+from roadside.bus.messages import Outcome
 from roadside.qos.journal import Journal
 
+ending = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Outcome)
 journal = Journal(Path(sys.argv[1]), "vehicle-1")
 number = 0
 while True:
@@ -152,22 +200,25 @@ while True:
     journal.created(f"task-{number}", "explain", 2000.0)
     print("created", f"task-{number}", flush=True)
     if number % 2 == 0:
-        journal.ended(f"task-{number}", "result")
+        journal.ended(msgspec.structs.replace(ending, task_id=f"task-{number}"))
         print("ended", f"task-{number}", flush=True)
 """
 
 
 def test_every_task_survives_the_killing_of_its_vehicle(path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-c", _WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as writer:
+        assert writer.stdin is not None
         assert writer.stdout is not None
-        said = [writer.stdout.readline() for _ in range(200)]
+        writer.stdin.write(msgspec.msgpack.encode(ending("task-0", "result")))
+        writer.stdin.close()
+        lines = [writer.stdout.readline() for _ in range(200)]
         writer.send_signal(signal.SIGKILL)
-        said += writer.stdout.readlines()
-    told = [line.split() for line in said if line.endswith("\n")]
-    created = {task_id for what, task_id in told if what == "created"}
-    ended = {task_id for what, task_id in told if what == "ended"}
+        lines += writer.stdout.readlines()
+    said = [line.decode().split() for line in lines if line.endswith(b"\n")]
+    created = {task_id for what, task_id in said if what == "created"}
+    ended = {task_id for what, task_id in said if what == "ended"}
     assert len(created) >= 100
 
     entries = {entry.task_id: entry.state for entry in read_journal(path)}
@@ -178,8 +229,8 @@ def test_every_task_survives_the_killing_of_its_vehicle(path: Path) -> None:
 
     left_open = {task_id for task_id, state in entries.items() if state is None}
     with Journal(path, "vehicle-1") as journal:
-        assert {entry.task_id for entry in journal.close_out()} == left_open
-    assert all(entry.state is not None for entry in read_journal(path))
+        assert {entry.task_id for entry in journal.open_tasks()} == left_open
+        assert {outcome.task_id for outcome in journal.untold()} == entries.keys() - left_open
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -192,6 +243,7 @@ class JournalMachine(RuleBasedStateMachine):
         # In memory there is no file to leave behind; the SQL is the same.
         self.journal = Journal(Path(":memory:"), "vehicle-1")
         self.expected: dict[str, tuple[TaskState | None, int]] = {}
+        self.untold: dict[str, TaskState] = {}
 
     @rule(target=tasks, number=st.integers(0, 20))
     def create(self, number: int) -> str:
@@ -207,19 +259,21 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(task_id=tasks, state=st.sampled_from(_STATES))
     def end(self, task_id: str, state: TaskState) -> None:
         before, refused = self.expected[task_id]
-        assert self.journal.ended(task_id, state) == (before is None)
+        assert self.journal.ended(ending(task_id, state)) == (before is None)
+        if before is None:
+            self.untold[task_id] = state
         self.expected[task_id] = (state, refused) if before is None else (before, refused + 1)
 
-    @rule()
-    def close_out(self) -> None:
-        still_open = [task_id for task_id, (state, _) in self.expected.items() if state is None]
-        assert [entry.task_id for entry in self.journal.close_out()] == still_open
-        self.expected.update((task_id, ("expired", 0)) for task_id in still_open)
+    @rule(task_id=tasks)
+    def tell(self, task_id: str) -> None:
+        self.journal.told(task_id)
+        self.untold.pop(task_id, None)
 
     @invariant()
     def remembers(self) -> None:
         still_open = [task_id for task_id, (state, _) in self.expected.items() if state is None]
         assert [entry.task_id for entry in self.journal.open_tasks()] == still_open
+        assert {outcome.task_id: outcome.state for outcome in self.journal.untold()} == self.untold
 
     def teardown(self) -> None:
         rows = self.journal._connection.execute("SELECT task_id, state, refused_endings FROM tasks ORDER BY rowid")

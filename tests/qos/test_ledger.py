@@ -14,6 +14,7 @@ from roadside.bus.errors import RunError
 from roadside.bus.messages import (
     Accepted,
     Candidate,
+    ContextUse,
     Decision,
     EnergyMethod,
     NodeState,
@@ -51,7 +52,9 @@ _outcomes = st.builds(
     accepted=st.booleans(),
     attempts=_counts,
     timing=st.builds(Timing, _numbers, _numbers, _numbers),
-    decision=st.builds(Decision, _words, _counts, _numbers, _words, st.lists(_candidates, max_size=3).map(tuple)),
+    decision=st.none()
+    | st.builds(Decision, _words, _counts, _numbers, _words, st.lists(_candidates, max_size=3).map(tuple)),
+    context=st.none() | st.builds(ContextUse, _names, *[_counts] * 6, st.booleans()),
     made_by=st.lists(_words, max_size=4).map(tuple),
     truth=st.none() | st.builds(Truth, _words, _words, _verdicts, _verdicts),
     **dict.fromkeys(("kind", "reason", "text", "node", "mode", "clip"), _words),

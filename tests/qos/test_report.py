@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from roadside.bus.errors import RunError
-from roadside.bus.messages import Outcome, TaskState, Truth
+from roadside.bus.messages import ContextUse, Outcome, TaskState, Truth
 from roadside.qos import report
 from roadside.qos.journal import Journal, JournalEntry
 from roadside.qos.ledger import RecordedOutcome
@@ -99,12 +99,28 @@ def test_placements_are_results_where_they_were_made(an_outcome: MakeOutcome) ->
 
 
 def test_context_counts_tokens_of_edge_and_cloud_together(an_outcome: MakeOutcome) -> None:
+    use = ContextUse("cloud-1", 41, 192, payload_bytes_up=41 * 384, bytes_up=20_000, cloud_requests=1)
+    cut = ContextUse("cloud-1", 50, 192, 50 * 384, 30_000, cloud_requests=2, resent_positions=3, ended_alone=True)
     outcomes = [
-        an_outcome(place="edge+cloud", made_by=("exit1", "full", "exit2", "exit1")),
+        an_outcome(place="edge+cloud", made_by=("exit1", "full", "exit2", "exit1"), context=use),
+        an_outcome(place="edge+cloud", made_by=("exit1", "exit2", "exit2", "exit1"), context=cut),
         an_outcome(place="cloud", made_by=("full", "full")),
+        an_outcome(place="edge+cloud", state="expired", context=use),
     ]
-    figures = report.context(outcomes)
-    assert (figures["tokens"], figures["cloud_token_share"]) == (4, 0.25)
+    assert report.context(outcomes) == {
+        "answers": 2,
+        "tokens": 8,
+        "cloud_token_share": 0.125,
+        "cloud_requests": 3,
+        "positions": 91,
+        "hidden_size": 192,
+        "payload_bytes_up": 91 * 192 * 2,
+        "bytes_up": 50_000,
+        "resent_positions": 3,
+        "ended_alone": 1,
+    }
+    wider = an_outcome(place="edge+cloud", context=ContextUse("cloud-1", 1, 256, 512, 600, 0))
+    assert report.context([*outcomes, wider])["hidden_size"] is None
 
 
 def test_the_journal_knows_better_than_the_ledger(an_outcome: MakeOutcome) -> None:
@@ -211,7 +227,7 @@ def _live(fate: Fate, task_id: str, journal: Journal, writer: LedgerWriter, an_o
     if fate.journalled:
         journal.created(task_id, "explain", 2000.0)
         if fate.state:
-            journal.ended(task_id, fate.state)
+            journal.ended(an_outcome(task_id=task_id, state=fate.state))
     if not (fate.state and fate.recorded):
         return
     latency_ms = 2500.0 if fate.late else 100.0
@@ -279,7 +295,7 @@ def test_a_run_that_is_still_being_written(run: RunDirectory, an_outcome: MakeOu
             journal.created(f"task-{number}", "explain", 600_000.0)
             tasks = report.summarise(run)["tasks"]
             assert (tasks["created"], tasks["open"], tasks["lost"]) == (number, 1, 0)
-            journal.ended(f"task-{number}", "result")
+            journal.ended(an_outcome(task_id=f"task-{number}"))
             assert report.summarise(run)["tasks"]["unrecorded"] == 1
             writer.add(an_outcome(task_id=f"task-{number}", created_at_s=time.time()), _NAMES, 1.0)
             writer.flush()

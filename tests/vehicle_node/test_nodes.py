@@ -1,7 +1,11 @@
 """What a vehicle believes of the nodes."""
 
+import math
+
+import msgspec
+import pytest
 from roadside.bus.messages import Load, NodeState
-from roadside.vehicle_node.nodes import NodeTable
+from roadside.vehicle_node.nodes import NodeTable, speaks_for_itself
 
 
 def load(wait_ms: float = 0.0) -> Load:
@@ -50,13 +54,50 @@ def test_own_tasks_count_until_the_node_has_answered_for_them():
     assert nodes.views(0.0)[0].unreported == 1
 
 
-def test_network_time_is_smoothed_towards_what_was_measured():
+def test_the_first_round_trip_replaces_the_guess_and_later_ones_are_smoothed():
     nodes = NodeTable()
     nodes.update_state(state(), 0.0)
-    before = nodes.views(0.0)[0].network_ms
+    nodes.observe_network("edge-1", 400.0)
+    assert nodes.network_ms("edge-1") == 400.0
+    nodes.observe_network("edge-1", 5.0)
+    assert 5.0 < nodes.network_ms("edge-1") < 400.0
     for _ in range(50):
         nodes.observe_network("edge-1", 5.0)
-    assert abs(nodes.views(0.0)[0].network_ms - 5.0) < 0.1 < before
+    assert nodes.views(0.0)[0].network_ms == pytest.approx(5.0, abs=0.1)
+
+
+def test_the_quickest_answer_counts_no_queue_and_a_dead_node_gives_none():
+    nodes = NodeTable()
+    nodes.update_state(state(wait_ms=900), 0.0)
+    nodes.observe_network("edge-1", 10.0)
+    assert nodes.quickest_ms("edge-1", "explain") == 60.0
+    nodes.update_state(state(alive=False), 1.0)
+    assert nodes.quickest_ms("edge-1", "explain") == math.inf
+
+
+def test_silence_is_measured_from_the_last_word():
+    nodes = NodeTable()
+    nodes.update_state(state(), 0.0)
+    nodes.update_load("edge-1", load(), 2.0)
+    assert not nodes.is_silent("edge-1", 2.9, silent_after_ms=1000)
+    assert nodes.is_silent("edge-1", 3.1, silent_after_ms=1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "honest"),
+    [
+        ({}, True),
+        ({"places": ("edge", "edge+cloud")}, True),
+        ({"places": ()}, True),
+        ({"node": "edge-2"}, False),
+        ({"places": ("vehicle",)}, False),
+        ({"places": ("edge", "cloud")}, False),
+        ({"role": "cloud"}, False),
+        ({"role": "vehicle"}, False),
+    ],
+)
+def test_a_node_speaks_for_itself_and_its_role(changes, honest):
+    assert speaks_for_itself(msgspec.structs.replace(state(), **changes), "edge-1") is honest
 
 
 def test_refusals_belong_to_one_task():

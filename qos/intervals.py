@@ -1,0 +1,57 @@
+"""How sure a mean or a slope is: two-sided 95% intervals from Student's t distribution."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Two-sided 95% quantiles of Student's t by degrees of freedom, 1 to 30; any table has them.
+_T_95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+_Z_95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """value, give or take half_width: None where there is too little to say how sure it is."""
+
+    value: float
+    half_width: float | None
+
+
+def t_95(degrees_of_freedom: int) -> float:
+    """The quantile; above 30 degrees of freedom by the first terms of its expansion around the normal one."""
+    if degrees_of_freedom <= len(_T_95):
+        return _T_95[degrees_of_freedom - 1]
+    return _Z_95 + (_Z_95**3 + _Z_95) / (4 * degrees_of_freedom)
+
+
+def mean_95(values: Sequence[float]) -> Estimate | None:
+    """The mean of independent values; None of nothing."""
+    if not values:
+        return None
+    if len(values) == 1:
+        return Estimate(values[0], None)
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(statistics.fmean(values), t_95(len(values) - 1) * error)
+
+
+def slope_95(x: Sequence[float], y: Sequence[float]) -> Estimate:
+    """The slope of the least-squares line through points whose deviations from it are independent.
+
+    Readings that follow each other closely are not: average them over stretches longer than what they remember
+    first. Raises ValueError for fewer than three points or where all x are the same.
+    """
+    if len(x) < 3:
+        raise ValueError("a slope and its interval need at least three points")
+    line = statistics.linear_regression(x, y)
+    residuals = [each_y - line.intercept - line.slope * each_x for each_x, each_y in zip(x, y, strict=True)]
+    degrees_of_freedom = len(x) - 2
+    variance = math.fsum(residual**2 for residual in residuals) / degrees_of_freedom
+    centre = statistics.fmean(x)
+    spread = math.fsum((each - centre) ** 2 for each in x)
+    return Estimate(line.slope, t_95(degrees_of_freedom) * math.sqrt(variance / spread))

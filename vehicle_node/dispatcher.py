@@ -1,0 +1,353 @@
+"""Places tasks, keeps after them, and gives each exactly one ending.
+
+    begin -> guard(policy) -> a node's inbox -> ACK | Reject -> Result -> end
+                          \\-> narrator, at once where the vehicle itself is chosen, or when time is short
+
+A task that is refused, whose node dies, or that is not answered goes elsewhere as the next attempt while time is left;
+when an attempt is sent again or left is the business of attempts.py. Whatever happens, a timer of the task's own lets
+the narrator speak just before the deadline; what comes later is counted and never shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import structlog
+
+from ..bus import topics
+from ..bus.errors import OutboxFull
+from ..bus.latencies import LatencyHistogram
+from ..bus.messages import Accepted, Candidate, Load, NodeState, Rejected, Result
+from ..bus.transport import Bus, Received
+from ..policy.guard import Guard
+from ..policy.utility import UtilityModel
+from ..qos.journal import Journal
+from .attempts import Attempt, Elsewhere, Placement, Step
+from .configuration import VehicleConfiguration
+from .endings import Ending, answered, narrated, outcome_of, provisional_stands
+from .nodes import NodeTable, speaks_for_itself
+from .placement import Placer, chosen
+from .task_run import Provisional, TaskRun
+from .teller import Teller
+
+log = structlog.get_logger()
+
+_WATCH_S = 0.1
+# Another node is worth turning to while there is time for its expected latency and half as much again.
+_ELSEWHERE_SLACK = 1.5
+
+
+class Dispatcher:
+    """The open tasks of one vehicle. Everything runs on the event loop; tasks enter through `begin`.
+
+    all_ended: set while no task is open. latencies: of the tasks that have ended. `counters` gets, besides the terminal
+    states: attempt_over.<reason>, resent, late_answers (to a task that had ended), and ignored.<reason> for messages
+    that nobody had a right to send.
+    """
+
+    def __init__(
+        self,
+        configuration: VehicleConfiguration,
+        *,
+        bus: Bus,
+        journal: Journal,
+        guard: Guard,
+        teller: Teller,
+        counters: Counter[str],
+    ) -> None:
+        self._name = configuration.name
+        self._silent_after_ms = configuration.silent_after_ms
+        self._bus = bus
+        self._journal = journal
+        self._guard = guard
+        self._teller = teller
+        self._counters = counters
+        self._utility = UtilityModel()
+        self._nodes = NodeTable()
+        self._placer = Placer(
+            self._name,
+            nodes=self._nodes,
+            guard=guard,
+            utility=self._utility,
+            silent_after_ms=configuration.silent_after_ms,
+        )
+        self._jitter = random.Random(f"{configuration.seed}/{self._name}")
+        self._open: dict[str, TaskRun] = {}
+        self.latencies = LatencyHistogram()
+        self.all_ended = asyncio.Event()
+        self.all_ended.set()
+
+    # Placing
+
+    def begin(self, task: TaskRun) -> None:
+        """Take over a task that the journal has."""
+        self._open[task.task_id] = task
+        self.all_ended.clear()
+        self._at(task, "narrator", task.speak_s, self._time_is_up)
+        self._place(task)
+
+    def _place(self, task: TaskRun) -> None:
+        """Begin the next attempt at the place that the policy takes from what is left."""
+        now_s = time.monotonic()
+        decision = self._placer.decide(task, now_s)
+        candidate = chosen(decision)
+        if task.decision is None:
+            task.decision = decision
+        if candidate.place != "vehicle":
+            self._begin_attempt(task, candidate, now_s)
+        elif not task.attempts:
+            self._narrate_by_choice(task, now_s)
+        elif (retry_s := self._placer.earliest_retry_s(task, decision, now_s)) is not None:
+            self._at(task, "attempt", retry_s, self._place)
+        else:
+            self._fall_back(task, "refused everywhere" if task.over_because == "rejected" else task.over_because)
+
+    def _begin_attempt(self, task: TaskRun, candidate: Candidate, now_s: float) -> None:
+        placement = Placement(
+            node=candidate.node,
+            place=candidate.place,
+            expected_ms=candidate.latency_ms,
+            round_trip_ms=self._nodes.network_ms(candidate.node),
+        )
+        attempt = Attempt(len(task.attempts) + 1, placement, begun_s=now_s, random=self._jitter.random)
+        task.attempts.append(attempt)
+        log.debug("placed", task_id=task.task_id, attempt=attempt.number, node=candidate.node, place=candidate.place)
+        task.attempt = attempt
+        self._step(task)
+
+    def _step(self, task: TaskRun) -> None:
+        """Do what is due for the current attempt: send it, leave it, or wait on."""
+        attempt, now_s = task.attempt, time.monotonic()
+        if attempt is None or task.ended or not self._bus.connected.is_set():
+            return  # offline, all nodes are as far away: the next connection wakes every attempt
+        elsewhere = None
+        if attempt.sent_s is not None and now_s >= attempt.due_s:
+            elsewhere = self._placer.elsewhere(task, attempt, now_s)
+        was_accepted = attempt.accepted
+        step = attempt.step(now_s, None if elsewhere is None else _as_elsewhere(task, elsewhere))
+        if step is Step.LEAVE and elsewhere is not None:
+            self._end_attempt(task, attempt, "no answer" if was_accepted else "no ack")
+            self._begin_attempt(task, elsewhere, now_s)
+            return
+        if step is Step.SEND:
+            self._send(task, attempt, now_s)
+        self._at(task, "attempt", attempt.due_s, self._step)
+
+    def _send(self, task: TaskRun, attempt: Attempt, now_s: float) -> None:
+        if now_s >= task.speak_s:
+            return  # the narrator is about to speak
+        if attempt.last_sent_s != attempt.sent_s:
+            self._counters["resent"] += 1
+        message = task.message(attempt, now_s)
+        try:
+            # Perishable: after a loss of the connection the attempt is sent afresh, with the time that is then left.
+            self._bus.post(topics.TASK, message, perishable=True, node=attempt.node, vehicle=self._name)
+        except OutboxFull:
+            self._counters["tasks_held_back"] += 1
+            return
+        self._nodes.sent(attempt.node, task.task_id)
+
+    def _end_attempt(
+        self, task: TaskRun, attempt: Attempt, why: str, *, avoid_until_s: float | None = math.inf
+    ) -> None:
+        """The attempt is over, the task is not."""
+        self._counters[f"attempt_over.{why}"] += 1
+        log.debug("attempt over", task_id=task.task_id, attempt=attempt.number, node=attempt.node, why=why)
+        task.over_because = why
+        if avoid_until_s is not None:
+            task.avoided[attempt.node] = avoid_until_s
+        task.attempt = None
+        self._nodes.settled(attempt.node, task.task_id)
+
+    # Hearing
+
+    def hear_state(self, received: Received) -> None:
+        state: NodeState = received.body
+        if not speaks_for_itself(state, received.names["node"]):
+            self._counters["ignored.foreign state"] += 1
+            return
+        if self._nodes.update_state(state, time.monotonic()):
+            log.warning("node is dead", node=state.node)
+            for task, attempt in self._attempts_at(state.node):
+                # A node that comes back is as good as any.
+                self._end_attempt(task, attempt, "node died", avoid_until_s=None)
+                self._place(task)
+
+    def hear_ack(self, received: Received) -> None:
+        ack: Accepted | Rejected = received.body
+        node, now_s = received.names["node"], time.monotonic()
+        self._heard_of(node, ack.task_id, ack.load, now_s)
+        task = self._open.get(ack.task_id)
+        if task is None:
+            if not self._is_ours(ack.task_id):
+                self._counters["ignored.unknown task"] += 1
+            return
+        attempt = task.asked(node, ack.attempt)
+        if attempt is None:
+            self._counters["ignored.not asked"] += 1
+        elif isinstance(ack, Accepted):
+            self._accepted(task, attempt, ack, now_s)
+        elif attempt is task.attempt:
+            avoid_until_s = self._placer.avoid_after_refusal(task, node, ack, now_s)
+            self._end_attempt(task, attempt, "rejected", avoid_until_s=avoid_until_s)
+            self._place(task)
+
+    def _accepted(self, task: TaskRun, attempt: Attempt, ack: Accepted, now_s: float) -> None:
+        task.accepted = True
+        if attempt is not task.attempt or attempt.accepted:
+            return
+        assert attempt.last_sent_s is not None
+        self._nodes.observe_network(attempt.node, (now_s - attempt.last_sent_s) * 1000)
+        attempt.acknowledged(now_s, ack.load.wait_ms)
+        self._at(task, "attempt", attempt.due_s, self._step)
+
+    def hear_result(self, received: Received) -> None:
+        result: Result = received.body
+        node, now_s = received.names["node"], time.monotonic()
+        self._heard_of(node, result.task_id, result.load, now_s)
+        task = self._open.get(result.task_id)
+        if task is None:
+            # The narrator has spoken, or another attempt has answered: the first terminal state stands.
+            self._counters["late_answers" if self._is_ours(result.task_id) else "ignored.unknown task"] += 1
+            return
+        attempt = task.asked(node, result.attempt)
+        if attempt is None or attempt.sent_s is None:
+            self._counters["ignored.not asked"] += 1
+        elif task.remaining_ms(now_s) <= 0:
+            # The event loop was late, and the answer with it: the timer was due first.
+            self._counters["late_answers"] += 1
+            self._time_is_up(task)
+        else:
+            # An answer of an earlier attempt is as good as one of the current.
+            self._show(task, result, node, sent_s=attempt.sent_s, now_s=now_s)
+
+    def _show(self, task: TaskRun, result: Result, node: str, *, sent_s: float, now_s: float) -> None:
+        task.accepted = True
+        timing = result.timing
+        on_the_node_ms = timing.queue_ms + timing.inference_ms + timing.context_ms
+        network_ms = max(0.0, (now_s - sent_s) * 1000 - on_the_node_ms)
+        shown_ms = task.age_ms(now_s)
+        if result.final:
+            transmit_energy_j = self._transmit_energy_j(task)
+            ending = answered(
+                result, node, shown_ms=shown_ms, network_ms=network_ms, transmit_energy_j=transmit_energy_j
+            )
+            self._end(task, ending)
+        elif task.provisional is None:
+            task.provisional = Provisional(result, node, network_ms, shown_ms)
+
+    def _heard_of(self, node: str, task_id: str, load: Load, now_s: float) -> None:
+        self._nodes.settled(node, task_id)
+        self._nodes.update_load(node, load, now_s)
+
+    def _is_ours(self, task_id: str) -> bool:
+        return task_id.startswith(task_id_prefix(self._bus))
+
+    def _attempts_at(self, node: str) -> list[tuple[TaskRun, Attempt]]:
+        tasks = self._open.values()
+        return [(task, task.attempt) for task in tasks if task.attempt is not None and task.attempt.node == node]
+
+    # Watching
+
+    async def watch(self) -> None:
+        """Notice what no message tells: a connection made anew, and nodes that have fallen silent. Never returns."""
+        reconnects = self._bus.counters["reconnects"]
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if self._bus.counters["reconnects"] != reconnects:
+                reconnects = self._bus.counters["reconnects"]
+                self._connection_made_anew()
+            if self._bus.connected.is_set():
+                self._leave_silent_nodes()
+
+    def _connection_made_anew(self) -> None:
+        for task in list(self._open.values()):
+            if task.attempt is not None:
+                task.attempt.connection_made_anew(time.monotonic())
+                self._step(task)
+        self._teller.tell_what_is_left()
+
+    def _leave_silent_nodes(self) -> None:
+        now_s = time.monotonic()
+        for task in list(self._open.values()):
+            attempt = task.attempt
+            if attempt is None or not self._nodes.is_silent(attempt.node, now_s, silent_after_ms=self._silent_after_ms):
+                continue
+            elsewhere = self._placer.elsewhere(task, attempt, now_s)
+            if elsewhere is not None and now_s <= _as_elsewhere(task, elsewhere).until_s:
+                self._end_attempt(task, attempt, "node silent")
+                self._begin_attempt(task, elsewhere, now_s)
+
+    # Ending
+
+    def _narrate_by_choice(self, task: TaskRun, now_s: float) -> None:
+        """The vehicle's own place was the policy's first choice."""
+        if task.remaining_ms(now_s) <= 0:
+            self._fall_back(task, "no time left")
+            return
+        task.accepted = True
+        self._end(task, narrated(task, self._name, "result", "", shown_ms=task.age_ms(now_s)))
+
+    def _time_is_up(self, task: TaskRun) -> None:
+        never_sent = all(attempt.sent_s is None for attempt in task.attempts)
+        self._fall_back(task, "the connection is down" if never_sent else "no answer in time")
+
+    def _fall_back(self, task: TaskRun, reason: str) -> None:
+        """Nothing more will come: the provisional answer stands where there is one, else the narrator speaks."""
+        if task.provisional is not None:
+            ending = provisional_stands(task.provisional, transmit_energy_j=self._transmit_energy_j(task))
+        else:
+            ending = narrated(task, self._name, "fallback", reason, shown_ms=task.age_ms(time.monotonic()))
+        self._end(task, ending)
+
+    def _transmit_energy_j(self, task: TaskRun) -> float:
+        return self._utility.transmit_energy_j(len(task.scene.jpeg))
+
+    def _end(self, task: TaskRun, ending: Ending) -> None:
+        """The one place where a task ends: the journal first, then the world."""
+        assert not task.ended
+        task.ended = True
+        task.cancel_timers()
+        del self._open[task.task_id]
+        if task.attempt is not None:
+            self._nodes.settled(task.attempt.node, task.task_id)
+        outcome = outcome_of(task, ending)
+        self._journal.ended(outcome)
+        self._counters[ending.state] += 1
+        self.latencies.observe(outcome.latency_ms, state=outcome.state, place=outcome.place)
+        log.debug(
+            "ended",
+            task_id=task.task_id,
+            state=outcome.state,
+            place=outcome.place,
+            node=outcome.node,
+            reason=outcome.reason,
+            latency_ms=round(outcome.latency_ms, 1),
+        )
+        self._teller.tell(outcome)
+        self._guard.observe(outcome)
+        if not self._open:
+            self.all_ended.set()
+
+    def _at(self, task: TaskRun, what: str, at_s: float, then: Callable[[TaskRun], None]) -> None:
+        """Call `then` at a moment of the monotonic clock unless the task has ended; replaces the timer of that name."""
+        if (timer := task.timers.pop(what, None)) is not None:
+            timer.cancel()
+        if not task.ended and at_s < math.inf:
+            # The loop's clock is monotonic too, but not the same one: only differences carry over.
+            delay_s = max(0.0, at_s - time.monotonic())
+            task.timers[what] = asyncio.get_running_loop().call_later(delay_s, then, task)
+
+
+def _as_elsewhere(task: TaskRun, candidate: Candidate) -> Elsewhere:
+    return Elsewhere(candidate.latency_ms, task.speak_s - _ELSEWHERE_SLACK * candidate.latency_ms / 1000)
+
+
+def task_id_prefix(bus: Bus) -> str:
+    """What the ids of this life's tasks begin with: a restarted vehicle goes on in the same journal."""
+    return f"{bus.name}-{bus.boot_id[:6]}-"
