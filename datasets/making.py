@@ -27,7 +27,8 @@ LOG_SEED_BITS = 20
 _FIRST_START_MS = 1_750_000_000_000
 # How many drives are looked at for each clip; making one up takes a fraction of a millisecond.
 _CANDIDATES = 40
-_CONDITIONS = ("day", "night", "raining", "dusk", "day", "foggy", "night")
+# Rain is costly to compress, so it falls on one clip of ten.
+_CONDITIONS = ("day", "night", "raining", "dusk", "day", "foggy", "night", "day", "dusk", "day")
 
 Progress = Callable[[int, int], None]
 
