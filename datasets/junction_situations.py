@@ -11,6 +11,7 @@ from .scene import (
     Crosswalk,
     Cyclist,
     Junction,
+    Lamp,
     LaneArrow,
     Person,
     Side,
@@ -28,7 +29,12 @@ def red_light(plan: Plan) -> None:
     line_m = plan.station_m + plan.speed_mps * braking_s / 2 + CAMERA_TO_LINE_M
     light_m = line_m + rng.uniform(10.0, 22.0)
     green_from_s = plan.now_s + braking_s + waiting_s
-    lamps = ((-1.0, "green"), (red_from_s - 2.5, "yellow"), (red_from_s, "red"), (float(green_from_s), "green"))
+    lamps: tuple[tuple[float, Lamp], ...] = (
+        (-1.0, "green"),
+        (red_from_s - 2.5, "yellow"),
+        (red_from_s, "red"),
+        (float(green_from_s), "green"),
+    )
     plan.standing.append(TrafficLight(light_m, plan.lane_m, lamps))
     plan.stop_lines.append(StopLine(line_m))
     plan.junctions.append(Junction(line_m + 2.5, light_m - 1.0))
