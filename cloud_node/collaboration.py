@@ -64,7 +64,8 @@ class ContextServer:
     slot_power_w: electric power of the busy inference slot.
 
     active: set once edges can speak to it. `counters` counts, beside what `ContextManager` does: tokens (computed),
-    repeated (requests answered again), nacks.<reason>, stale, overtaken, requests_dropped, refused.<reason>, unsent.
+    requests.<repeated, dropped, stale or overtaken>, nacks.<reason>, chunks.refused.<reason>,
+    replies_unsent.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class ContextServer:
         try:
             given_up = self.contexts.take(edge, chunk, time.monotonic())
         except MessageRefused as refusal:
-            self.counters[f"refused.{refusal.reason}"] += 1
+            self.counters[f"chunks.refused.{refusal.reason}"] += 1
             return
         if given_up is not None:
             # Said at once, so that the edge need not send more.
@@ -153,9 +154,9 @@ class ContextServer:
             under_way = self._under_way[edge, request.session]
             question = request.rollback, request.up_to
             if question in under_way:
-                self.counters["repeated"] += 1  # one answer will do for both
+                self.counters["requests.repeated"] += 1  # one answer will do for both
             elif len(under_way) >= _REQUESTS_PER_SESSION:
-                self.counters["requests_dropped"] += 1
+                self.counters["requests.dropped"] += 1
             else:
                 under_way.add(question)
                 # A task of its own: a session that waits for its positions holds up no other.
@@ -178,7 +179,7 @@ class ContextServer:
             context = self.contexts.find(edge, request.session, now_s)
             match self._standing(context, request):
                 case Computed() as computed:
-                    self.counters["repeated"] += 1
+                    self.counters["requests.repeated"] += 1
                     self._reply(edge, request, computed)
                     return
                 case Refused(reason):
@@ -199,7 +200,7 @@ class ContextServer:
                         return
                 case "stale" | "overtaken" as past:
                     # The edge has moved on, and a Nack would end an answer that is well under way.
-                    self.counters[past] += 1
+                    self.counters[f"requests.{past}"] += 1
                     return
         self._nack(edge, request.session, request.rollback, "too-late")
 
@@ -254,7 +255,7 @@ class ContextServer:
             self._bus.post(topics.TOKEN, body, edge=edge, node=self._name)
         except OutboxFull:
             # As good as lost on the way: the edge asks again, or does without.
-            self.counters["unsent"] += 1
+            self.counters["replies_unsent"] += 1
 
 
 class _Changes:

@@ -74,8 +74,8 @@ class ContextManager:
     """The contexts of all edges.
 
     rest: the layers behind the first exit. model_hash: what an edge's must be.
-    counters: counts leases, lease_refused.<reason>, sessions, chunks.<new, duplicate, stale or conflict>,
-    given_up.<reason>, and sessions closed, evicted, expired, voided.
+    counters: counts leases and lease_refused.<reason>; sessions, and those of them closed, evicted, expired, voided and
+        given_up.<reason>; chunks.<new, duplicate, stale or conflict>.
     """
 
     def __init__(self, *, rest: Stage, model_hash: str, settings: ContextSettings, counters: Counter[str]) -> None:

@@ -197,6 +197,8 @@ class CloudLine:
         cloud.sessions.pop(session.name, None)
         if session.timed_out:
             cloud.timed_out = True
+        if session.lease_is_void:
+            cloud.lease = None
 
     def _overflowed(self, received: Received) -> None:
         """More replies than can be read: its session asks again, or does without."""

@@ -67,6 +67,7 @@ class BusCloudSession:
         self.name = name
         self.energy_j = 0.0
         self.timed_out = False
+        self.lease_is_void = False
         self._cloud = cloud
         self._renamed = renamed
         self._tell_closed = closed
@@ -147,6 +148,8 @@ class BusCloudSession:
         elif nack.reason == "unknown-session" and not self._was_renamed and self._rename():
             self._send_again(0, self._positions)
         else:
+            # Forgotten again under a new name, the fault is not the session's: the cloud no longer knows the lease.
+            self.lease_is_void = nack.reason == "unknown-session"
             self.cloud_is_gone()
             return
         self._request(self._asked)

@@ -26,6 +26,8 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     redact_regions: rectangles [left, top, right, bottom], as shares of the picture, that are blacked out in all that
         is sent. redact_location: latitude, longitude and heading are not sent. redact_people: not offered.
     stale_after_ms: a live camera that shows nothing new for so long is not asked about.
+    theta: confidence at which every early exit of an edge may speak (CE-CoLLM's threshold; above 1 none ever does);
+        None: each model's own, calibrated ones.
     fallback_margin_ms: how long before a deadline the narrator speaks if no answer has come.
     silent_after_ms: a node that was not heard of for so long is taken for unreachable.
     """
@@ -49,6 +51,7 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     redact_location: bool = False
     redact_people: bool = False
     stale_after_ms: Annotated[float, Meta(gt=0)] = 2000.0
+    theta: Annotated[float, Meta(ge=0, le=10)] | None = None
     fallback_margin_ms: Annotated[float, Meta(ge=0)] = 25.0
     silent_after_ms: Annotated[float, Meta(gt=0)] = 5000.0
 

@@ -31,6 +31,7 @@ class TaskRun:
     attempts: all there were at nodes, by number; attempt: the one under way, None while there is none.
     avoided: nodes that refused the task or did not answer it, and until when they are not asked again.
     refusals: how often each node refused it. over_because: why the last attempt was over.
+    exit_thresholds: for an edge's early exits; empty: its model's own.
     timers: what will happen if nothing else does; cancelled with the task's end.
     """
 
@@ -40,6 +41,7 @@ class TaskRun:
     created_s: float
     created_at_s: float
     speak_s: float
+    exit_thresholds: tuple[float, ...] = ()
     decision: Decision | None = None
     attempts: list[Attempt] = field(default_factory=list)
     attempt: Attempt | None = None
@@ -98,6 +100,7 @@ class TaskRun:
             qos_floor=self.kind.qos_floor,
             place=attempt.placement.place,
             max_tokens=self.kind.max_tokens,
+            exit_thresholds=self.exit_thresholds,
         )
 
     def cancel_timers(self) -> None:

@@ -21,6 +21,7 @@ from .options import (
     NodeName,
     PlaceName,
     PolicyName,
+    Theta,
     VideoSource,
     WaitForBroker,
     WithParent,
@@ -79,6 +80,7 @@ def vehicle(
         float | None, typer.Option(help="Where in the log to begin, from 0 (its first clip) to 1 (its end).")
     ] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds for which tasks are created.")] = None,
+    theta: Theta = None,
     frame_interval: Annotated[
         float | None, typer.Option(help="Seconds between two frames for people; 0: none [default].")
     ] = None,
@@ -105,6 +107,7 @@ def vehicle(
         "rate_hz": rate_hz,
         "start_s": start,
         "start_share": start_share,
+        "theta": theta,
         "frame_interval_s": frame_interval,
         "duration_s": duration,
         "wait_for_broker_s": wait_for_broker,

@@ -65,6 +65,10 @@ KeepFramesRule = Annotated[
     typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked)."),
 ]
 WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True, help="Stop when stdin is closed.")]
+Theta = Annotated[
+    float | None,
+    typer.Option("--theta", min=0.0, max=10.0, help="Confidence at which an exit speaks [default: as calibrated]."),
+]
 ModeName = Annotated[
     str | None,
     typer.Option("--mode", help="How edges decode: ce (a cloud says single tokens) or standalone."),

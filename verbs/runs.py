@@ -21,6 +21,7 @@ from .options import (
     ModeName,
     PlaceName,
     PolicyName,
+    Theta,
     VideoSource,
     place_named,
     print_report,
@@ -41,6 +42,7 @@ def demo(
     policy: PolicyName = "greedy-utility",
     place: PlaceName = None,
     mode: ModeName = None,
+    theta: Theta = None,
     broker: Annotated[
         str | None, typer.Option(help="URL of a running broker [default: mosquitto, else amqtt, started here]")
     ] = None,
@@ -72,6 +74,7 @@ def demo(
         clouds=clouds,
         policy=policy or "greedy-utility",
         place=place_named(place),
+        theta=theta,
         mode=mode or "ce",  # pyright: ignore[reportArgumentType]
         broker=broker,
         link=link,

@@ -207,7 +207,7 @@ async def test_a_forgotten_session_goes_up_once_more_under_a_new_name(best_broke
     assert len({name for name, _ in by_session}) == 2
 
 
-@pytest.mark.parametrize("reason", ["conflict", "too-large", "too-late", "unknown-session"])
+@pytest.mark.parametrize("reason", ["conflict", "too-large", "too-late"])
 async def test_a_cloud_that_cannot_help_is_not_asked_again(best_broker, fleet, reason):
     async with line_on(best_broker.url, fleet) as line, cloud_on(best_broker.url, fleet) as cloud:
         cloud.answer = lambda request: Nack(session=request.session, rollback=0, reason=reason)
@@ -216,6 +216,20 @@ async def test_a_cloud_that_cannot_help_is_not_asked_again(best_broker, fleet, r
         assert await ask(session, 4) is None
         assert session.close().ended_alone
         assert line.available, "that was this answer's trouble, not the cloud's"
+
+
+async def test_a_cloud_that_has_forgotten_the_lease_is_asked_for_a_new_one(best_broker, fleet):
+    async with line_on(best_broker.url, fleet) as line, cloud_on(best_broker.url, fleet) as cloud:
+        cloud.answer = lambda request: Nack(session=request.session, rollback=0, reason="unknown-session")
+        session = await opened(line)
+        session.upload(Upload(0, rows(0, 1)))
+        assert await ask(session, 1) is None
+        session.close()
+        assert not line.available
+        cloud.answer, cloud.greeting = cloud.token, Lease(lease="new", session_ttl_ms=1000)
+        await asyncio.sleep(1.0)  # a lease is not asked for more often
+        cloud.announce()
+        assert (await opened(line)).name.startswith("new.")
 
 
 async def test_a_silent_cloud_is_given_up_after_the_time_limit_and_passed_over(best_broker, fleet):

@@ -80,7 +80,7 @@ def prompt(edge: EdgeAnswerer, frame: bytes) -> torch.Tensor:
     return edge.encode(Question(QUESTION.prompt, (frame,), QUESTION.telemetry))
 
 
-def limits(thresholds: tuple[float, float]) -> Limits:
+def limits(thresholds: tuple[float, ...]) -> Limits:
     return Limits(MAX_TOKENS, -1, thresholds)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from roadside.bus.messages import Frame, Load, NodeState, Task
 from roadside.bus.transport import Bus, Subscription
 from roadside.datasets.signals import HEADING_DEG, LATITUDE_DEG, LONGITUDE_DEG, SPEED_KMH
 from roadside.vehicle_node.configuration import VehicleConfiguration
+from roadside.vehicle_node.frames import FrameSampler
 from roadside.vehicle_node.node import run
+from roadside.vehicle_node.scenes import open_camera
 
 _LOCATION = {HEADING_DEG, LATITUDE_DEG, LONGITUDE_DEG}
 
@@ -120,6 +124,36 @@ async def test_what_is_redacted_leaves_the_vehicle_nowhere(best_broker: Broker, 
     for telemetry in (*(frame.telemetry for frame in frames), *(task.telemetry for task in tasks)):
         assert not telemetry.keys() & _LOCATION
         assert SPEED_KMH in telemetry
+
+
+async def test_a_frame_waits_for_what_matters_and_is_forgotten_when_it_is_old(fleet: str) -> None:
+    counters: Counter[str] = Counter()
+    camera = open_camera(VehicleConfiguration())
+    async with (
+        asyncio.timeout(60),
+        Broker() as broker,
+        Bus(url=broker.url, fleet=fleet, name="vehicle-1") as bus,
+        Bus(url=broker.url, fleet=fleet, name="edge-1") as listener,
+    ):
+        frames = listener.subscribe(topics.FRAME)
+        await frames.active.wait()
+        sampler = FrameSampler(bus=bus, camera=camera, interval_s=0.2, counters=counters)
+        sampling = asyncio.create_task(sampler.run(time.monotonic()))
+        await anext(frames)
+        await broker.stop()
+        await bus.disconnected.wait()
+        bus.post(topics.VEHICLE_STATE, NodeState(node="vehicle-1", role="vehicle", alive=True))
+        await asyncio.sleep(0.05)
+        sent = counters["frames"]
+        # More than one interval without a broker: one frame has come to wait behind the state.
+        await asyncio.sleep(0.7)
+        assert counters["frames"] == sent
+        await broker.start()
+        while not counters["frames_dropped"]:  # noqa: ASYNC110 - a counter cannot be awaited
+            await asyncio.sleep(0.01)
+        await anext(frames)
+        sampling.cancel()
+    camera.close()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,365 @@
+"""The cloud's half over a real broker, with edges that are played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from roadside.bus import topics
+from roadside.bus.broker import Broker
+from roadside.bus.kinds import EXPLAIN
+from roadside.bus.messages import (
+    CloseContext,
+    ContextChunk,
+    InferRequest,
+    Lease,
+    LeaseRefused,
+    LeaseRequest,
+    Nack,
+    TokenReply,
+)
+from roadside.bus.tensors import pack
+from roadside.bus.transport import Bus
+from roadside.cloud_node.collaboration import CollaborationSettings, ContextServer
+from roadside.cloud_node.contexts import ContextSettings
+from roadside.models import checkpoints
+from roadside.models.answering import cloud_answerer, edge_answerer
+from roadside.models.decoding import to_the_end
+from roadside.models.images import colour_card_jpeg
+from roadside.models.inference_worker import InferenceWorker
+from roadside.models.precision import to_float16
+from roadside.models.questions import Question
+
+PATIENCE_S = 20.0
+pytestmark = pytest.mark.timeout(3 * PATIENCE_S)
+SEQUENCE = list(range(10, 26))
+BUNDLED = (checkpoints.bundled_model_path() / "config.json").is_file()
+
+
+class Edge:
+    """Says what the test wants said, and hands over what comes back."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.heard = bus.subscribe(topics.TOKEN, edge=bus.name)
+        self.lease = ""
+
+    async def hear(self) -> Any:
+        return (await asyncio.wait_for(anext(self.heard), PATIENCE_S)).body
+
+    async def introduce(self, model_hash: str = "abc", first_exit_layer: int = 2, hidden_size: int = 32) -> Any:
+        request = LeaseRequest(model_hash=model_hash, first_exit_layer=first_exit_layer, hidden_size=hidden_size)
+        self.bus.post(topics.CONTEXT, request, node="cloud-1")
+        answer = await self.hear()
+        if isinstance(answer, Lease):
+            self.lease = answer.lease
+        return answer
+
+    def send(self, session: str, hidden: Any, position: int = 0, rollback: int = 0, kept: int = 0) -> None:
+        chunk = ContextChunk(
+            session=session, rollback=rollback, position=position, hidden=pack(hidden, "float16"), kept=kept
+        )
+        self.bus.post(topics.CONTEXT, chunk, node="cloud-1")
+
+    def request(self, session: str, up_to: int, rollback: int = 0, remaining_ms: float = 10_000.0) -> None:
+        body = InferRequest(session=session, rollback=rollback, up_to=up_to, remaining_ms=remaining_ms)
+        self.bus.post(topics.INFER, body, node="cloud-1")
+
+    async def ask(self, session: str, up_to: int, **other: Any) -> Any:
+        self.request(session, up_to, **other)
+        return await self.hear()
+
+
+@pytest.fixture
+async def edge(best_broker: Broker, fleet: str) -> AsyncIterator[Edge]:
+    async with edge_called("edge-x", best_broker, fleet) as edge:
+        yield edge
+
+
+@asynccontextmanager
+async def edge_called(name: str, broker: Broker, fleet: str) -> AsyncIterator[Edge]:
+    async with Bus(url=broker.url, fleet=fleet, name=name) as bus:
+        edge = Edge(bus)
+        await edge.heard.active.wait()
+        yield edge
+
+
+@pytest.fixture
+def cloud(best_broker: Broker, fleet: str, cut: Any) -> Callable[..., Any]:
+    """Runs a cloud's context server; `compute` stands for its inference thread."""
+
+    @asynccontextmanager
+    async def running(
+        *, grace_ms: float = 20.0, compute: Any = None, parts: dict[str, Any] | None = None, **limits: Any
+    ) -> AsyncIterator[ContextServer]:
+        worker = InferenceWorker()
+        parts = parts or {"rest": cut.rest, "head": cut.head, "model_hash": "abc"}
+        async with Bus(url=best_broker.url, fleet=fleet, name="cloud-1") as bus:
+            server = ContextServer(
+                bus=bus,
+                name="cloud-1",
+                compute=compute or worker.run_urgently,
+                slot_power_w=60.0,
+                settings=CollaborationSettings(contexts=ContextSettings(**limits), grace_ms=grace_ms),
+                **parts,
+            )
+            task = asyncio.create_task(server.run())
+            await asyncio.wait({asyncio.ensure_future(server.active.wait()), task}, return_when="FIRST_COMPLETED")
+            yield server
+            task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled(), task.exception()
+            assert server.gauges() == {"contexts": 0, "context_bytes": 0}
+        worker.close()
+
+    return running
+
+
+async def test_an_answer_of_cloud_tokens_is_the_unsplit_models(cloud: Any, edge: Edge, cut: Any) -> None:
+    async with cloud() as server:
+        lease = await edge.introduce()
+        assert lease.session_ttl_ms == 10_000.0
+        session, tokens, sent = f"{lease.lease}.1", list(SEQUENCE), 0
+        for _ in range(12):
+            edge.send(session, cut.hidden(tokens)[sent:], position=sent)
+            sent = len(tokens)
+            reply = await edge.ask(session, sent)
+            assert isinstance(reply, TokenReply)
+            assert (reply.session, reply.rollback, reply.up_to) == (session, 0, sent)
+            assert reply.token == cut.next_token(tokens)
+            assert 0 < reply.confidence <= 1
+            assert reply.energy_j == pytest.approx(60.0 * reply.compute_ms / 1000)
+            tokens.append(reply.token)
+        edge.bus.post(topics.CONTEXT, CloseContext(session=session), node="cloud-1")
+        assert (await edge.ask(session, sent)).reason == "unknown-session"
+        assert server.gauges() == {"contexts": 0, "context_bytes": 0}
+        assert server.counters["tokens"] == 12
+
+
+@pytest.mark.skipif(not BUNDLED, reason="there is no bundled model")
+async def test_the_bundled_model_answers_as_in_full_mode(cloud: Any, edge: Edge) -> None:
+    whole, edge_side = cloud_answerer(), edge_answerer()
+    question = Question(EXPLAIN.prompt, (colour_card_jpeg(),), {"Vehicle.Speed": 36.0}, max_tokens=20)
+    expected = to_the_end(whole.begin(question, "cloud")).tokens
+    parts = {"rest": whole.whole.rest, "head": whole.whole.head, "model_hash": whole.model_hash}
+    async with cloud(parts=parts):
+        partition = edge_side.partition
+        await edge.introduce(edge_side.model_hash, partition.first.end_layer, partition.first.hidden_size)
+        session, own, said = f"{edge.lease}.1", partition.first.session(), []
+        with torch.inference_mode():
+            inputs = edge_side.encode(question)
+            while len(said) < len(expected):
+                position = own.positions_run
+                own.feed(inputs)
+                edge.send(session, to_float16(own.catch_up()[0]), position=position)
+                said.append((await edge.ask(session, own.positions_run)).token)
+                inputs = edge_side.encoder.embed(said[-1])
+    assert tuple(said) == expected
+
+
+async def test_an_edge_of_another_model_is_refused(cloud: Any, edge: Edge) -> None:
+    async with cloud():
+        assert await edge.introduce(model_hash="another") == LeaseRefused(reason="model")
+        assert await edge.introduce(first_exit_layer=1) == LeaseRefused(reason="split")
+        assert await edge.introduce(hidden_size=64) == LeaseRefused(reason="hidden-size")
+
+
+async def test_what_is_missing_is_named_and_then_waited_for(cloud: Any, edge: Edge, cut: Any) -> None:
+    hidden = cut.hidden(SEQUENCE)
+    async with cloud():
+        await edge.introduce()
+        session = f"{edge.lease}.1"
+        nack = await edge.ask(session, 16)
+        assert nack == Nack(session=session, rollback=0, reason="missing", first=0, end=16)
+        edge.send(session, hidden[:4])
+        edge.send(session, hidden[9:], position=9)
+        nack = await edge.ask(session, 16)
+        assert nack == Nack(session=session, rollback=0, reason="missing", first=4, end=9)
+        edge.send(session, hidden[4:9], position=4)
+        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+
+
+async def test_a_request_waits_for_what_is_on_its_way_and_holds_up_nobody(cloud: Any, edge: Edge, cut: Any) -> None:
+    hidden = cut.hidden(SEQUENCE)
+    async with cloud(grace_ms=PATIENCE_S * 1000):
+        await edge.introduce()
+        early, whole = f"{edge.lease}.1", f"{edge.lease}.2"
+        edge.request(early, 16)
+        edge.send(whole, hidden)
+        assert (await edge.ask(whole, 16)).session == whole
+        edge.send(early, hidden[8:], position=8)
+        edge.send(early, hidden[:8])
+        reply = await edge.hear()
+        assert (reply.session, reply.token) == (early, cut.next_token(SEQUENCE))
+
+
+async def test_a_repeated_request_is_answered_again_not_computed_again(cloud: Any, edge: Edge, cut: Any) -> None:
+    async with cloud() as server:
+        await edge.introduce()
+        session = f"{edge.lease}.1"
+        edge.send(session, cut.hidden(SEQUENCE))
+        first = await edge.ask(session, 16)
+        assert await edge.ask(session, 16) == first
+        assert server.counters["tokens"] == 1
+
+
+async def test_after_a_roll_back_the_other_continuation_is_answered(cloud: Any, edge: Edge, cut: Any) -> None:
+    other = [*SEQUENCE[:10], 50, 51, 52]
+    async with cloud() as server:
+        await edge.introduce()
+        session = f"{edge.lease}.1"
+        edge.send(session, cut.hidden(SEQUENCE))
+        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+        edge.send(session, cut.hidden(other)[10:], position=10, rollback=1, kept=10)
+        edge.request(session, 16)  # of before the roll-back: nobody waits for it
+        edge.send(session, cut.hidden(SEQUENCE)[10:], position=10)
+        reply = await edge.ask(session, 13, rollback=1)
+        assert (reply.rollback, reply.token) == (1, cut.next_token(other))
+        assert server.counters["requests.stale"] == server.counters["chunks.stale"] == 1
+
+
+class HeldComputer:
+    """An inference thread that begins only when the test lets it."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+        self.asked = 0
+
+    async def __call__(self, function: Callable[[], Any]) -> Any:
+        self.asked += 1
+        await self.free.wait()
+        return function()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Give the event loop time until a condition holds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - counters have no event
+            await asyncio.sleep(0.005)
+
+
+async def test_nothing_is_computed_for_a_request_whose_time_is_over(cloud: Any, edge: Edge, cut: Any) -> None:
+    computer = HeldComputer()
+    async with cloud(compute=computer) as server:
+        await edge.introduce()
+        session = f"{edge.lease}.1"
+        edge.send(session, cut.hidden(SEQUENCE))
+        edge.request(session, 16, remaining_ms=30.0)
+        await until(lambda: computer.asked)
+        await asyncio.sleep(0.05)
+        computer.free.set()
+        assert (await edge.hear()).reason == "too-late"
+        assert (server.counters["tokens"], server.counters["nacks.too-late"]) == (0, 1)
+        # The session is none the worse for it.
+        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+
+
+async def test_requests_of_one_session_are_computed_one_at_a_time(cloud: Any, edge: Edge, cut: Any) -> None:
+    computer = HeldComputer()
+    async with cloud(compute=computer) as server:
+        await edge.introduce()
+        session = f"{edge.lease}.1"
+        edge.send(session, cut.hidden(SEQUENCE))
+        for up_to in (9, 9, 12, 16, 13, 14):
+            edge.request(session, up_to)
+        await until(lambda: server.counters["requests.dropped"])
+        assert computer.asked == 1
+        computer.free.set()
+        replies = [await edge.hear() for _ in range(3)]
+        for reply in replies:
+            assert reply.token == cut.next_token(SEQUENCE[: reply.up_to])
+        assert [reply.up_to for reply in replies] == [9, 12, 16]
+        # 13 was asked for after 16, and comes to its turn when 16 was run: nobody waits for it.
+        await until(lambda: server.counters["requests.overtaken"] == 1)
+        assert server.counters["requests.repeated"] == 1
+
+
+async def test_one_edges_context_is_never_served_to_another(
+    cloud: Any, edge: Edge, cut: Any, best_broker: Broker, fleet: str
+) -> None:
+    async with cloud() as server, edge_called("edge-y", best_broker, fleet) as other:
+        await edge.introduce()
+        await other.introduce()
+        session = f"{edge.lease}.1"
+        edge.send(session, cut.hidden(SEQUENCE))
+        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+        assert (await other.ask(session, 16)).reason == "unknown-session"
+        other.send(session, cut.hidden(SEQUENCE[::-1]))
+        other.bus.post(topics.CONTEXT, CloseContext(session=session), node="cloud-1")
+        own = f"{other.lease}.1"
+        other.send(own, cut.hidden(SEQUENCE[::-1]))
+        assert (await other.ask(own, 16)).token == cut.next_token(SEQUENCE[::-1])
+        assert server.counters["chunks.refused.session"] == 1
+        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+
+
+async def test_garbage_is_counted_and_the_session_goes_on(cloud: Any, edge: Edge, cut: Any) -> None:
+    async with cloud(max_positions=64) as server:
+        await edge.introduce()
+        session, absurd = f"{edge.lease}.1", f"{edge.lease}.2"
+        edge.send(session, np.ones((3, 31)))
+        edge.send("nobody.1", np.ones((3, 32)))
+        edge.send(session, cut.hidden(SEQUENCE))
+        edge.send(absurd, np.ones((3, 32)), position=2**40)
+        assert (await edge.hear()).reason == "too-large"
+        assert (await edge.ask(session, 2**20)).reason == "too-large"
+        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+        assert server.counters["chunks.refused.shape"] == server.counters["chunks.refused.session"] == 1
+
+
+async def test_a_contradiction_is_told_at_once_and_to_every_request(cloud: Any, edge: Edge, cut: Any) -> None:
+    async with cloud():
+        await edge.introduce()
+        session = f"{edge.lease}.1"
+        edge.send(session, cut.hidden(SEQUENCE))
+        edge.send(session, np.ones((1, 32)), position=5)
+        assert (await edge.hear()).reason == "conflict"
+        assert (await edge.ask(session, 16)).reason == "conflict"
+
+
+async def test_silent_contexts_are_forgotten(cloud: Any, edge: Edge, cut: Any) -> None:
+    async with cloud(session_ttl_s=0.1) as server:
+        await edge.introduce()
+        edge.send(f"{edge.lease}.1", cut.hidden(SEQUENCE))
+        await until(lambda: server.counters["expired"] == 1)
+        assert (await edge.ask(f"{edge.lease}.1", 16)).reason == "unknown-session"
+
+
+async def test_a_restarted_cloud_knows_no_session(cloud: Any, edge: Edge, cut: Any) -> None:
+    async with cloud():
+        await edge.introduce()
+        before = f"{edge.lease}.1"
+        edge.send(before, cut.hidden(SEQUENCE))
+        assert (await edge.ask(before, 16)).token == cut.next_token(SEQUENCE)
+    async with cloud():
+        edge.send(before, cut.hidden(SEQUENCE))
+        assert (await edge.ask(before, 16)).reason == "unknown-session"
+        await edge.introduce()
+        after = f"{edge.lease}.2"
+        edge.send(after, cut.hidden(SEQUENCE))
+        assert (await edge.ask(after, 16)).token == cut.next_token(SEQUENCE)
+
+
+async def test_a_cache_that_cannot_go_back_costs_its_own_session_only(
+    cloud: Any, edge: Edge, cut: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.cache_utils import DynamicLayer
+
+    async with cloud() as server:
+        await edge.introduce()
+        session, other = f"{edge.lease}.1", f"{edge.lease}.2"
+        for name in (session, other):
+            edge.send(name, cut.hidden(SEQUENCE))
+        await edge.ask(session, 16)
+        context = server.contexts.find("edge-x", session, 0.0)
+        assert context is not None
+        # A layer of another kind, as a model with linear attention has.
+        context._stage._cache_layers[0].__class__ = type("OtherLayer", (DynamicLayer,), {})
+        edge.send(session, cut.hidden(SEQUENCE)[9:], position=9, rollback=1, kept=9)
+        assert (await edge.ask(session, 16, rollback=1)).reason == "unknown-session"
+        assert (await edge.ask(other, 16)).token == cut.next_token(SEQUENCE)
