@@ -145,7 +145,9 @@ def _turn(plan: Plan, justification: str) -> None:
     side: Side = rng.choice(("left", "right"))
     turning_mps = rng.uniform(4.6, 5.4) if side == "left" else rng.uniform(3.9, 4.5)
     braking_s, turning_s = max(2, round((plan.speed_mps - turning_mps) / rng.uniform(1.6, 2.4))), 4
-    plan.drive(braking_s, turning_mps, "slows", justification, side=side)
+    # A closed road is closed whichever way the car turns off, and its words name no side.
+    told_side = side if justification == "turn-lane" else None
+    plan.drive(braking_s, turning_mps, "slows", justification, side=told_side)
     start_m, end_m = plan.station_m, plan.station_m + turning_mps * turning_s
     # A centre line comes into a bend and out of it over four metres each.
     bend = Bend(start_m + 3.0, end_m - 4.0, 0.0)
@@ -158,6 +160,6 @@ def _turn(plan: Plan, justification: str) -> None:
         outer_m = plan.lane_m - towards(side) * (plan.road.lane_width_m / 2 + 0.3)
         first_m, last_m = math.ceil(start_m + 2.0), math.ceil(end_m + 14.0)
         plan.standing += [Cone(float(station_m), outer_m) for station_m in range(first_m, last_m, 3)]
-    plan.drive(turning_s, turning_mps, f"turns-{side}", justification, side=side)
+    plan.drive(turning_s, turning_mps, f"turns-{side}", justification, side=told_side)
     duration_s = rng.randint(3, 4)
     plan.drive(duration_s, plan.driving_off_mps(duration_s), "accelerates", "clear-road")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from roadside.datasets.drives import make_drive
 from roadside.datasets.kinematics import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2, Bend, CentreLine, Motion
 from roadside.datasets.narrator import action_of
-from roadside.datasets.phrases import COMBINATIONS, telemetry_text
+from roadside.datasets.phrases import COMBINATIONS, JUSTIFICATIONS, telemetry_text
 from roadside.datasets.receiver import readings_of
 from roadside.datasets.signals import YAW_RATE_DEG_S
 from roadside.datasets.situations import SITUATIONS
@@ -86,6 +86,14 @@ def test_telemetry_shows_the_action_along_the_road():
                 total += 1
     assert total > 500
     assert right / total > 0.95
+
+
+def test_facts_fill_the_slots_of_their_words_and_no_others():
+    for drive in DRIVES:
+        for stretch in drive.stretches:
+            words = "".join(JUSTIFICATIONS[stretch.justification])
+            assert (stretch.vehicle is not None) == ("{vehicle}" in words), stretch
+            assert (stretch.side is not None) == ("{side}" in words), stretch
 
 
 def test_telemetry_follows_turns_and_lane_changes():
