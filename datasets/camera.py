@@ -25,17 +25,22 @@ Pixel = tuple[float, float]
 class View:
     """The camera at one moment: x to the right, y up from the ground, z ahead, in metres; pixels are oversampled."""
 
-    def __init__(self, centre_line: CentreLine, station_m: float, lateral_m: float) -> None:
+    def __init__(self, centre_line: CentreLine, station_m: float, lateral_m: float, heading_rad: float) -> None:
         self.station_m = station_m
         self._centre_line = centre_line
         east, north = centre_line.place(np.array([station_m]), np.array([lateral_m]))
         self._east, self._north = float(east[0]), float(north[0])
-        self.heading_rad = centre_line.heading_rad(station_m)
+        self.heading_rad = heading_rad
         self._sin, self._cos = math.sin(self.heading_rad), math.cos(self.heading_rad)
 
     def locate(self, stations_m: npt.ArrayLike, laterals_m: npt.ArrayLike) -> tuple[Floats, Floats]:
         """(x, z) in metres of road points, arrays that broadcast."""
-        east, north = self._centre_line.place(np.asarray(stations_m, np.float64), np.asarray(laterals_m, np.float64))
+        return self.locate_in_plane(
+            *self._centre_line.place(np.asarray(stations_m, np.float64), np.asarray(laterals_m, np.float64))
+        )
+
+    def locate_in_plane(self, east: Floats, north: Floats) -> tuple[Floats, Floats]:
+        """(x, z) in metres of points of the centre line's plane."""
         east, north = east - self._east, north - self._north
         return east * self._cos - north * self._sin, east * self._sin + north * self._cos
 
@@ -53,7 +58,10 @@ class View:
 
     def ground_polygon(self, stations_m: npt.ArrayLike, laterals_m: npt.ArrayLike) -> list[Pixel]:
         """A polygon on the ground, cut off in front of the camera; empty where nothing of it lies ahead."""
-        x, z = self.locate(stations_m, laterals_m)
+        return self.polygon_pixels(*self.locate(stations_m, laterals_m))
+
+    def polygon_pixels(self, x: Floats, z: Floats) -> list[Pixel]:
+        """The pixels of a polygon on the ground, cut off in front of the camera; empty where nothing lies ahead."""
         if z.min() < NEAREST_M:
             x, z = _cut_near(x, z)
         return self.ground_pixels(x, z) if len(x) > 2 else []

@@ -1,4 +1,4 @@
-"""How people, trees, houses, lights and signs are drawn, and the brush that draws them and vehicles.
+"""How trees, houses, lights, signs and cones are drawn, and the brush that draws them, vehicles and people.
 
 All draw into an oversampled frame, far things first. Sizes are metres, boxes are oversampled pixels.
 """
@@ -12,7 +12,7 @@ from PIL import ImageDraw
 
 from .camera import FOCAL_LENGTH_PX, NEAREST_M, Pixel, View
 from .lighting import Lighting
-from .scene import Building, Colour, Lamp, Person, Tree
+from .scene import Building, Colour, Lamp, Tree, WarningSign
 
 Box = tuple[float, float, float, float]
 
@@ -51,36 +51,6 @@ class Brush:
         box = self.disc(x, y, z, radius_m, colour)
         self.disc(x, y, z, radius_m * 0.45, toward_white(colour))
         return box
-
-
-def draw_person(brush: Brush, person: Person, at_s: float, x: float, z: float) -> Box:
-    """Somebody on foot; who walks shows it by stride, arms, a face on the side walked to and a bag on the other."""
-    shade = brush.lighting.shade
-    # Upright cloth in the beam is seen long before the flat road around it is.
-    lit_x, lit_z = x * 0.3, z * 0.3
-    coat, trousers = shade(person.coat, lit_x, lit_z), shade(person.trousers, lit_x, lit_z)
-    skin, hair = shade((214, 170, 140), lit_x, lit_z), shade((58, 42, 34), lit_x, lit_z)
-    facing = math.copysign(1.0, person.walk_mps) if person.walk_mps else 0.0
-    stride = 0.36 * math.sin(2 * math.pi * at_s * 0.9 + person.station_m) if person.walks(at_s) else 0.1
-    leg_px = max(2, round(FOCAL_LENGTH_PX * 0.15 / z))
-    arm_px = max(2, round(FOCAL_LENGTH_PX * 0.11 / z))
-    pixel, draw = brush.view.pixel, brush.draw
-    for swing in (-1, 1):
-        draw.line([pixel(x, 0.88, z), pixel(x + swing * stride, 0.04, z)], fill=trousers, width=leg_px)
-        foot_x = x + swing * stride + 0.06 * facing
-        brush.rectangle(foot_x - 0.1, foot_x + 0.1, 0.0, 0.09, z, shade(TYRE, x, z))
-    if facing:
-        bag = shade((64, 78, 60), lit_x, lit_z)
-        brush.rectangle(x - facing * 0.3 - 0.12, x - facing * 0.3 + 0.12, 0.95, 1.38, z, bag)
-    torso = brush.rectangle(x - 0.23, x + 0.23, 0.82, 1.46, z, coat)
-    for swing in (-1, 1):
-        hand_x = x + swing * (-0.8 * stride if facing else 0.3)
-        draw.line([pixel(x + 0.12 * swing, 1.4, z), pixel(hand_x, 0.9, z)], fill=darken(coat, 0.8), width=arm_px)
-    head = brush.disc(x, 1.62, z, 0.145, hair)
-    brush.disc(x + 0.06 * facing, 1.6, z, 0.115, skin)
-    left, _ = pixel(x - 0.42, 0.0, z)
-    right, bottom = pixel(x + 0.42, 0.0, z)
-    return left, min(head[1], torso[1]), right, bottom
 
 
 def draw_tree(brush: Brush, tree: Tree, x: float, z: float) -> None:
@@ -189,6 +159,61 @@ def draw_stop_sign(brush: Brush, x: float, z: float) -> Box:
             points = [pixel(x - 0.42 + 0.84 * a, centre_m - 0.18 + 0.36 * b, z) for a, b in stroke]
             brush.draw.line(points, fill=white, width=max(1, round(radius_px * 0.09)))
     return around(rim)
+
+
+def draw_warning_sign(brush: Brush, sign: WarningSign, x: float, z: float) -> Box:
+    """A diamond: yellow with a narrowing lane, or orange with a digging figure's triangle."""
+    shade, pixel = brush.lighting.shade, brush.view.pixel
+    centre_m, radius_m = 2.1, 0.72
+    brush.rectangle(x - 0.05, x + 0.05, 0.0, centre_m, z, shade((130, 132, 134), x, z))
+    plate = (250, 206, 40) if sign.warns_of == "lane-end" else (255, 128, 24)
+    rim = [
+        pixel(x + radius_m * across, centre_m + radius_m * up, z) for across, up in ((-1, 0), (0, 1), (1, 0), (0, -1))
+    ]
+    brush.draw.polygon(rim, fill=shade(plate, x * 0.2, z * 0.15))
+    black = shade((20, 20, 20), x, z)
+    if sign.warns_of == "construction":
+        figure = [pixel(x + a, centre_m + b, z) for a, b in ((-0.32, -0.25), (0.05, 0.34), (0.34, -0.25))]
+        brush.draw.polygon(figure, fill=black)
+    else:
+        brush.rectangle(x - 0.26, x - 0.16, centre_m - 0.28, centre_m + 0.28, z, black)
+        bend_x = 0.28 if sign.side == "right" else -0.28
+        brush.draw.line(
+            [pixel(x + bend_x, centre_m - 0.28, z), pixel(x, centre_m + 0.3, z)],
+            fill=black,
+            width=max(1, round(FOCAL_LENGTH_PX * 0.1 / z)),
+        )
+    return around(rim)
+
+
+def draw_cone(brush: Brush, x: float, z: float) -> Box:
+    """An orange cone with a white band; both reflect the head lamps."""
+    shade, pixel = brush.lighting.shade, brush.view.pixel
+    orange, white = shade((255, 96, 16), x * 0.3, z * 0.3), shade((246, 246, 240), x * 0.3, z * 0.3)
+    brush.rectangle(x - 0.25, x + 0.25, 0.0, 0.07, z, darken(orange, 0.7))
+    body = [pixel(x + a, y, z) for a, y in ((-0.2, 0.05), (-0.04, 0.82), (0.04, 0.82), (0.2, 0.05))]
+    brush.draw.polygon(body, fill=orange)
+    band = [pixel(x + a, y, z) for a, y in ((-0.14, 0.34), (-0.09, 0.58), (0.09, 0.58), (0.14, 0.34))]
+    brush.draw.polygon(band, fill=white)
+    return around(body)
+
+
+def draw_barrier(brush: Brush, x: float, z: float, width_m: float) -> Box:
+    """Two striped boards on feet with a warning lamp at either end."""
+    shade = brush.lighting.shade
+    red, white = shade((226, 40, 30), x * 0.3, z * 0.3), shade((246, 246, 240), x * 0.3, z * 0.3)
+    left, right = x - width_m / 2, x + width_m / 2
+    for foot in (left + 0.15, right - 0.15):
+        brush.rectangle(foot - 0.06, foot + 0.06, 0.0, 1.3, z, shade((90, 90, 92), x, z))
+    stripes = max(4, 2 * round(width_m / 0.8))
+    for low_m in (0.45, 0.95):
+        for stripe in range(stripes):
+            from_x = left + stripe * width_m / stripes
+            colour = red if stripe % 2 else white
+            brush.rectangle(from_x, from_x + width_m / stripes, low_m, low_m + 0.34, z, colour)
+    for lamp_x in (left + 0.15, right - 0.15):
+        brush.disc(lamp_x, 1.42, z, 0.11, (255, 170, 30))
+    return (*brush.view.pixel(left, 1.35, z), *brush.view.pixel(right, 0.0, z))
 
 
 def around(pixels: list[Pixel]) -> Box:

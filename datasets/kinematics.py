@@ -114,3 +114,11 @@ class CentreLine:
         east = np.interp(stations_m, self._stations, self._east) + np.cos(heading) * laterals_m
         north = np.interp(stations_m, self._stations, self._north) - np.sin(heading) * laterals_m
         return east, north
+
+    def corner(self, start_m: float, end_m: float) -> tuple[float, float]:
+        """(east, north) of where the straight lines before and after a bend would cross."""
+        (east0, east1), (north0, north1) = self.place(np.array([start_m, end_m]), np.zeros(2))
+        before, after = self.heading_rad(start_m), self.heading_rad(end_m)
+        # Along the first line by as much as brings it onto the second one.
+        along_m = ((east1 - east0) * math.cos(after) - (north1 - north0) * math.sin(after)) / math.sin(before - after)
+        return float(east0 + along_m * math.sin(before)), float(north0 + along_m * math.cos(before))

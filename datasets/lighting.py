@@ -1,4 +1,4 @@
-"""How colours look at a distance, by day, at dusk and at night, and what the sky is like.
+"""How colours look at a distance, by day, at dusk, at night, in rain and in fog, and what the sky is like.
 
 Every colour is lit before it is drawn, so that a near thing hides a far lamp simply by being painted later, and a
 lamp that is on keeps its full colour at night.
@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .camera import CAMERA_HEIGHT_M, FOCAL_LENGTH_PX
 from .scene import Colour
@@ -19,7 +19,11 @@ from .scene import Colour
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One time of day. ambient: share of each colour channel that is seen without head lamps."""
+    """One time of day or weather.
+
+    ambient: share of each colour channel that is seen without head lamps; haze_m: at which distance two thirds of a
+    colour are lost to the haze; rain_drops: streaks in a frame.
+    """
 
     sky_top: Colour
     sky_low: Colour
@@ -28,20 +32,23 @@ class Look:
     haze_m: float
     lamp_halo: float
     lit_windows: float
+    rain_drops: int = 0
 
 
 LOOKS: dict[str, Look] = {
     "day": Look((104, 156, 216), (206, 224, 236), (1.0, 1.0, 1.0), 0.0, 420.0, 0.0, 0.0),
     "dusk": Look((70, 72, 120), (236, 158, 104), (0.66, 0.55, 0.52), 0.22, 300.0, 0.5, 0.25),
     "night": Look((8, 10, 22), (30, 32, 50), (0.16, 0.17, 0.22), 0.85, 200.0, 1.0, 0.3),
+    "raining": Look((112, 120, 130), (158, 164, 170), (0.66, 0.68, 0.7), 0.1, 120.0, 0.5, 0.2, rain_drops=130),
+    "foggy": Look((186, 190, 194), (196, 200, 203), (0.86, 0.87, 0.88), 0.0, 38.0, 0.4, 0.15),
 }
 
 
 class Lighting:
     """The light of one drive: its time of day with a little weather of its own."""
 
-    def __init__(self, time_of_day: str, rng: random.Random) -> None:
-        self.look = LOOKS[time_of_day]
+    def __init__(self, conditions: str, rng: random.Random) -> None:
+        self.look = LOOKS[conditions]
         exposure = rng.uniform(0.88, 1.1)
         self._ambient = tuple(share * exposure for share in self.look.ambient)
         tint = rng.uniform(0.9, 1.08)
@@ -60,6 +67,16 @@ class Lighting:
             for share, value, far in zip(self._ambient, colour, self._sky_low, strict=True)
         )
         return red, green, blue
+
+    def let_it_rain(self, picture: Image.Image, at_s: float) -> None:
+        """Draw falling drops over a finished frame, others at each moment."""
+        if not self.look.rain_drops:
+            return
+        rng = random.Random(round(at_s * 100))
+        draw = ImageDraw.Draw(picture)
+        for _ in range(self.look.rain_drops):
+            u, v, length = rng.uniform(0, picture.width), rng.uniform(0, picture.height), rng.uniform(4, 11)
+            draw.line((u, v, u - 0.15 * length, v + length), fill=(160, 166, 172))
 
     def backdrop(self, width: int, height: int, horizon: int, ground: Colour) -> Image.Image:
         """Sky above the horizon and open ground below it, in pixels."""

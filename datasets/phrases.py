@@ -25,15 +25,20 @@ DOMINANT_SHARE = 0.85
 
 VEHICLES = ("car", "truck", "bus", "van")
 SIDES = ("left", "right")
-TIMES_OF_DAY = ("day", "dusk", "night")
+# What "it is ..." of a scene: the time of day, or the weather of a day.
+CONDITIONS = ("day", "dusk", "night", "raining", "foggy")
 
 ACTIONS: dict[str, tuple[str, ...]] = {
     "stopped": ("is stopped", "stands still", "has come to a stop", "waits"),
     "slows": ("slows down", "is slowing down", "brakes", "reduces its speed"),
     "accelerates": ("accelerates", "speeds up", "is gaining speed"),
     "keeps": ("keeps its speed", "drives forward", "continues at a steady speed"),
-    "steers-left": ("steers left", "bears left", "follows the road to the left"),
-    "steers-right": ("steers right", "bears right", "follows the road to the right"),
+    "steers-left": ("steers left", "bears left", "keeps to the left"),
+    "steers-right": ("steers right", "bears right", "keeps to the right"),
+    "changes-left": ("moves to the left lane", "changes lanes to the left", "merges left"),
+    "changes-right": ("moves to the right lane", "changes lanes to the right", "merges right"),
+    "turns-left": ("turns left", "makes a left turn", "turns off to the left"),
+    "turns-right": ("turns right", "makes a right turn", "turns off to the right"),
 }
 
 JUSTIFICATIONS: dict[str, tuple[str, ...]] = {
@@ -51,11 +56,22 @@ JUSTIFICATIONS: dict[str, tuple[str, ...]] = {
         "it follows the {vehicle} in front",
         "traffic flows steadily behind the {vehicle}",
     ),
+    "cut-in": ("a {vehicle} cuts in from the {side}", "a {vehicle} pulls in ahead from the {side}"),
+    "jam": ("the traffic ahead is jammed", "it has reached the end of a traffic jam", "every lane ahead is jammed"),
+    "slow-vehicle": ("the {vehicle} ahead is slow", "it passes the slow {vehicle} ahead"),
+    "oncoming": ("an oncoming {vehicle} is over the line", "an oncoming {vehicle} comes too close"),
     "pedestrian": (
-        "a pedestrian is crossing from the {side}",
-        "a person walks across the road from the {side}",
-        "someone is crossing the street from the {side}",
+        "a pedestrian is crossing on the {side}",
+        "a person walks across the road on the {side}",
+        "someone on foot is crossing on the {side}",
     ),
+    "cyclist": ("a cyclist is crossing on the {side}", "a bicycle is crossing on the {side}"),
+    "cyclist-ahead": ("a cyclist rides ahead in the lane", "it passes a cyclist"),
+    "parked": ("a {vehicle} is parked in its lane", "it passes a parked {vehicle}"),
+    "construction": ("cones close its lane", "its lane is closed by construction"),
+    "lane-ends": ("its lane ends ahead", "its lane comes to an end"),
+    "road-closed": ("the road ahead is closed", "a barrier closes the road ahead"),
+    "turn-lane": ("the arrow on its lane points {side}", "its lane turns off to the {side}"),
     "curve": ("the road curves to the {side}", "the road bends to the {side}"),
     "clear-road": ("the road ahead is clear", "there is no traffic ahead", "nothing is in the way"),
 }
@@ -63,28 +79,40 @@ JUSTIFICATIONS: dict[str, tuple[str, ...]] = {
 # Every pair that a drive can show; the same telemetry occurs under several justifications on purpose:
 # the reason has to be seen.
 COMBINATIONS: tuple[tuple[str, str], ...] = (
-    ("slows", "red-light"),
-    ("slows", "stop-sign"),
-    ("slows", "lead-brakes"),
-    ("slows", "pedestrian"),
-    ("stopped", "red-light"),
-    ("stopped", "stop-sign"),
-    ("stopped", "lead-brakes"),
-    ("stopped", "pedestrian"),
-    ("accelerates", "green-light"),
-    ("accelerates", "lead-moves"),
-    ("accelerates", "clear-road"),
-    ("keeps", "green-light"),
-    ("keeps", "following"),
-    ("keeps", "clear-road"),
-    ("steers-left", "curve"),
-    ("steers-right", "curve"),
+    *(
+        ("slows", justification)
+        for justification in (
+            "red-light",
+            "stop-sign",
+            "lead-brakes",
+            "cut-in",
+            "jam",
+            "pedestrian",
+            "cyclist",
+            "construction",
+            "road-closed",
+            "turn-lane",
+        )
+    ),
+    *(
+        ("stopped", justification)
+        for justification in ("red-light", "stop-sign", "lead-brakes", "jam", "pedestrian", "cyclist")
+    ),
+    *(("accelerates", justification) for justification in ("green-light", "lead-moves", "clear-road")),
+    *(("keeps", justification) for justification in ("green-light", "following", "clear-road")),
+    *(("steers-left", justification) for justification in ("curve", "parked", "cyclist-ahead")),
+    *(("steers-right", justification) for justification in ("curve", "oncoming")),
+    *(("changes-left", justification) for justification in ("slow-vehicle", "lane-ends", "construction")),
+    *(("changes-right", justification) for justification in ("slow-vehicle", "lane-ends", "construction")),
+    *(("turns-left", justification) for justification in ("turn-lane", "road-closed")),
+    *(("turns-right", justification) for justification in ("turn-lane", "road-closed")),
 )
 
 CONNECTIVES = ("because", "since", "as")
 
 EXTRA_FACTS: dict[str, str] = {
     "ahead": "a {vehicle} is ahead",
+    "beside": "a {vehicle} drives on the {side}",
     "oncoming": "a {vehicle} comes the other way",
     "parked": "a {vehicle} is parked on the {side}",
     "bystander": "a person stands on the {side}",
@@ -120,7 +148,7 @@ class SceneFacts:
     justification: str
     vehicle: str | None
     side: str | None
-    time_of_day: str
+    conditions: str
     extra: ExtraFact
 
 
@@ -152,7 +180,7 @@ def sentence(kind: TaskKind, facts: SceneFacts, rng: random.Random) -> str:
     explained = f"{action_clause(facts.action, rng)} {_choose(CONNECTIVES, rng)} {reason} ."
     if kind.name != DESCRIBE.name:
         return explained
-    return f"it is {facts.time_of_day} . {explained} {facts.extra.sentence()} ."
+    return f"it is {facts.conditions} . {explained} {facts.extra.sentence()} ."
 
 
 def telemetry_text(telemetry: Mapping[str, float]) -> str:
@@ -177,7 +205,7 @@ def words() -> list[str]:
     texts += [f"the car {verb} ." for verbs in ACTIONS.values() for verb in verbs]
     texts += _justification_of_clause()
     texts += CONNECTIVES
-    texts += [f"it is {time_of_day} ." for time_of_day in TIMES_OF_DAY]
+    texts += [f"it is {conditions} ." for conditions in CONDITIONS]
     texts += [
         ExtraFact(fact, vehicle, side).sentence() for fact in EXTRA_FACTS for vehicle in VEHICLES for side in SIDES
     ]
@@ -196,7 +224,8 @@ def parse(text: str) -> Parsed:
     action: str | None = None
     reason: tuple[str | None, str | None, str | None] = (None, None, None)
     for part in re.split(r"[.!?\n]+(?:\s|$)", text.lower()):
-        if not keywords.is_about_own_car(part):
+        # Some reasons are about the own car too: "it passes a parked truck".
+        if not keywords.is_about_own_car(part) or _normalised(part) in _justification_of_clause():
             reason = reason if reason[0] else parse_justification(part)
             continue
         before, connective, after = keywords.split_at_connective(part)

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from PIL import Image
 
 from ..bus.kinds import TaskKind
+from .boxes import ObjectBox
 from .drives import make_drive
 from .jpeg import encode_jpeg
 from .phrases import ACTIONS, COMBINATIONS, JUSTIFICATIONS, SIDES, VEHICLES, ExtraFact, SceneFacts, sentence
 from .receiver import readings_of
-from .renderer import ObjectBox, Renderer
+from .renderer import Renderer
 from .scene import Drive, Stretch
 from .situations import SITUATIONS
 from .telemetry import signals_at
@@ -28,7 +29,22 @@ from .telemetry import signals_at
 TRAINING_FIRST_SEED = 10_000_000
 VALIDATION_FIRST_SEED = 2_000_000
 TEST_FIRST_SEED = 3_000_000
-BUNDLED_LOG_SEED = 1_000
+BUNDLED_LOG_SEED = 1_001
+
+# Roles that a justification already speaks of.
+_SPOKEN_OF = {
+    "lead-brakes": ("lead",),
+    "lead-moves": ("lead",),
+    "following": ("lead",),
+    "slow-vehicle": ("lead", "beside"),
+    "cut-in": ("lead", "beside"),
+    "jam": ("lead", "beside"),
+    "parked": ("parked",),
+    "oncoming": ("oncoming",),
+}
+
+# For so long after a change the receiver's readings still tell of what was before.
+_UNSETTLED_S = 0.4
 
 # Smaller than this nobody would mention it, and a model could not see it.
 _MENTIONED_VEHICLE_PX = 13
@@ -75,10 +91,13 @@ def make_sample(seed: int) -> Sample:
     drive = make_drive(seed, must_show=situation)
     stretches = [stretch for stretch in drive.stretches if (stretch.action, stretch.justification) == wanted]
     if not stretches:
-        # A curve to the other side than the wanted one: its mirror image is wanted as often, so the sets stay even.
+        # To the other side than the wanted one: its mirror image is wanted as often, so the sets stay even.
+        mirrored = (_mirrored(wanted[0]), wanted[1])
+        stretches = [stretch for stretch in drive.stretches if (stretch.action, stretch.justification) == mirrored]
+    if not stretches:
         stretches = [stretch for stretch in drive.stretches if stretch.justification == wanted[1]]
     stretch = rng.choice(stretches)
-    at_s = rng.uniform(stretch.start_s, stretch.end_s)
+    at_s = rng.uniform(stretch.start_s + _UNSETTLED_S, stretch.end_s)
     frame = Renderer(drive).frame(at_s)
     facts = facts_of(drive, stretch, frame.boxes)
     return Sample(
@@ -88,6 +107,12 @@ def make_sample(seed: int) -> Sample:
         facts=facts,
         labels=_labels_of(facts, frame.boxes),
     )
+
+
+def _mirrored(action: str) -> str:
+    """The same action to the other side."""
+    verb, _, side = action.partition("-")
+    return f"{verb}-{'right' if side == 'left' else 'left'}" if side else action
 
 
 def make_samples(first_seed: int, count: int, processes: int = 1) -> Iterator[Sample]:
@@ -107,16 +132,16 @@ def facts_of(drive: Drive, stretch: Stretch, boxes: tuple[ObjectBox, ...]) -> Sc
         justification=stretch.justification,
         vehicle=stretch.vehicle,
         side=stretch.side,
-        time_of_day=drive.time_of_day,
+        conditions=drive.conditions,
         extra=_extra_fact(stretch, boxes),
     )
 
 
 def _extra_fact(stretch: Stretch, boxes: tuple[ObjectBox, ...]) -> ExtraFact:
     """The nearest other road user: one rule, so that the same picture always has the same right answer."""
-    for role, fact in (("lead", "ahead"), ("oncoming", "oncoming"), ("parked", "parked")):
+    for role, fact in (("lead", "ahead"), ("beside", "beside"), ("oncoming", "oncoming"), ("parked", "parked")):
         seen = [box for box in boxes if role in box.names and box.height_px >= _MENTIONED_VEHICLE_PX]
-        if seen and not (role == "lead" and stretch.vehicle):
+        if seen and role not in _SPOKEN_OF.get(stretch.justification, ()):
             largest = max(seen, key=lambda box: box.height_px)
             return ExtraFact(fact, largest.names[1], largest.side)
     persons = [box for box in boxes if "bystander" in box.names and box.height_px >= _MENTIONED_PERSON_PX]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from .kinematics import CentreLine, Motion
 
 Colour = tuple[int, int, int]
-Role = Literal["lead", "oncoming", "parked"]
+# A vehicle that loses no more than this has its foot off the pedals, not on the brake.
+COASTING_MPS2 = 1.0
+Role = Literal["traffic", "oncoming", "parked"]
+Side = Literal["left", "right"]
 Lamp = Literal["red", "yellow", "green"]
 
 
@@ -34,6 +38,10 @@ class Road:
     oncoming_lanes: int
     parking_right: bool
     pavement_width_m: float
+
+    def edge_m(self, side: Side) -> float:
+        """Where the carriageway ends on a side."""
+        return self.right_edge_m if side == "right" else self.left_edge_m
 
     @property
     def centre_m(self) -> float:
@@ -63,6 +71,15 @@ class Junction:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A junction at which the own way leaves the road by a right angle; closed: a barrier stands straight ahead."""
+
+    start_m: float
+    end_m: float
+    closed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Crosswalk:
     station_m: float
 
@@ -73,10 +90,58 @@ class StopLine:
 
 
 @dataclass(frozen=True, slots=True)
-class TrafficLight:
-    """lamps: (from second, lamp), in order; the first one holds from the drive's start."""
+class LaneArrow:
+    """An arrow painted on a lane that bends to a side."""
 
     station_m: float
+    lateral_m: float
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class LaneEnd:
+    """A lane that narrows from start_m on, is hatched until end_m, and may not be used there; traffic moves to side."""
+
+    start_m: float
+    taper_m: float
+    end_m: float
+    lane_m: float
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Cone:
+    station_m: float
+    lateral_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """A striped board across a closed lane."""
+
+    station_m: float
+    lateral_m: float
+    width_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class WarningSign:
+    """A diamond at the edge of the road, on the side of the lane that it speaks of."""
+
+    station_m: float
+    side: Side
+    warns_of: Literal["lane-end", "construction"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficLight:
+    """lamps: (from second, lamp), in order; the first one holds from the drive's start.
+
+    lateral_m: the middle of the lane that it hangs over.
+    """
+
+    station_m: float
+    lateral_m: float
     lamps: tuple[tuple[float, Lamp], ...]
 
     def lit(self, at_s: float) -> Lamp:
@@ -101,15 +166,28 @@ class LaneChange:
     shift_m: float
 
     def shift_at(self, at_s: float) -> float:
-        share = min(max((at_s - self.start_s) / (self.end_s - self.start_s), 0.0), 1.0)
+        share = self._share(at_s)
         return self.shift_m * share * share * (3 - 2 * share)
+
+    def rate_mps(self, at_s: float) -> float:
+        """The speed to the side, positive to the right."""
+        share = self._share(at_s)
+        return 6 * self.shift_m * share * (1 - share) / (self.end_s - self.start_s)
+
+    def goes_on(self, at_s: float) -> bool:
+        return self.start_s <= at_s < self.end_s
+
+    def _share(self, at_s: float) -> float:
+        return min(max((at_s - self.start_s) / (self.end_s - self.start_s), 0.0), 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Vehicle:
-    """Another vehicle. kind: car, truck, bus or van; lateral_m: its middle, before its lane change if it makes one.
+    """Another vehicle. kind: car, truck, bus or van; lateral_m: its middle, before its lane changes if it makes any.
 
     backwards: it comes the other way, and its motion counts stations in that direction, from zero downwards here.
+    hazard_lights: it stands where nobody parks.
+    from_s: when it comes into the scene; nothing of it is seen before.
     """
 
     kind: str
@@ -117,20 +195,29 @@ class Vehicle:
     colour: Colour
     motion: Motion
     lateral_m: float
-    lane_change: LaneChange | None = None
+    lane_changes: tuple[LaneChange, ...] = ()
     backwards: bool = False
+    hazard_lights: bool = False
+    from_s: float = -math.inf
 
     def station_m(self, at_s: float) -> float:
         return -self.motion.station_m(at_s) if self.backwards else self.motion.station_m(at_s)
 
     def lateral_at(self, at_s: float) -> float:
-        return self.lateral_m + (self.lane_change.shift_at(at_s) if self.lane_change else 0.0)
+        return self.lateral_m + sum(change.shift_at(at_s) for change in self.lane_changes)
+
+    def lane_change_at(self, at_s: float) -> LaneChange | None:
+        """The lane change that it makes or announces at this moment."""
+        for change in self.lane_changes:
+            if change.start_s - 1.0 <= at_s < change.end_s:
+                return change
+        return None
 
     def brakes(self, at_s: float) -> bool:
         """Brake lights: while it decelerates, and while it stands with its driver's foot on the pedal."""
         if self.role == "parked":
             return False
-        return self.motion.acceleration_mps2(at_s) < -0.3 or (
+        return self.motion.acceleration_mps2(at_s) < -COASTING_MPS2 or (
             self.motion.speed_mps(at_s) < 0.1 and self.motion.acceleration_mps2(at_s) <= 0
         )
 
@@ -158,6 +245,27 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Cyclist:
+    """Somebody on a bicycle, riding along the road, or across it at cross_mps (positive to the right).
+
+    A crossing cyclist is at lateral_m at start_s and rides on without end.
+    """
+
+    motion: Motion
+    lateral_m: float
+    coat: Colour
+    trousers: Colour
+    start_s: float = 0.0
+    cross_mps: float = 0.0
+
+    def station_m(self, at_s: float) -> float:
+        return self.motion.station_m(at_s)
+
+    def lateral_at(self, at_s: float) -> float:
+        return self.lateral_m + self.cross_mps * (at_s - self.start_s)
+
+
+@dataclass(frozen=True, slots=True)
 class Tree:
     station_m: float
     lateral_m: float
@@ -176,29 +284,44 @@ class Building:
     colour: Colour
 
 
-Standing = TrafficLight | StopSign | Tree | Building
+Standing = TrafficLight | StopSign | WarningSign | Cone | Barrier | Tree | Building
 
 
 @dataclass
 class Drive:
     """A whole drive, ready to be rendered: who moves where and why, and what stands around.
 
-    Times are seconds from its start; `motion` is the own car's.
+    Times are seconds from its start; `motion` is the own car's along the road, `sways` are its moves to the side.
     """
 
     seed: int
-    time_of_day: str
+    conditions: str
     duration_s: int
     motion: Motion
     road: Road
     centre_line: CentreLine
     stretches: tuple[Stretch, ...]
+    sways: tuple[LaneChange, ...] = ()
     standing: list[Standing] = field(default_factory=list)
     vehicles: list[Vehicle] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)
+    cyclists: list[Cyclist] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    lane_arrows: list[LaneArrow] = field(default_factory=list)
+    lane_ends: list[LaneEnd] = field(default_factory=list)
     junctions: list[Junction] = field(default_factory=list)
     crosswalks: list[Crosswalk] = field(default_factory=list)
     stop_lines: list[StopLine] = field(default_factory=list)
+
+    def lateral_at(self, at_s: float) -> float:
+        """The own car's middle."""
+        return sum(sway.shift_at(at_s) for sway in self.sways)
+
+    def heading_rad(self, at_s: float) -> float:
+        """The own car's compass heading, not wrapped: the road's, and a little aside while it moves to a side."""
+        along_mps = max(self.motion.speed_mps(at_s), 1.0)
+        aside_mps = sum(sway.rate_mps(at_s) for sway in self.sways)
+        return self.centre_line.heading_rad(self.motion.station_m(at_s)) + math.atan2(aside_mps, along_mps)
 
     def stretch_at(self, at_s: float) -> Stretch:
         """The stretch in force; the last one where the drive has ended."""

@@ -12,9 +12,9 @@ from .signals import ACCELERATION_MPS2, HEADING_DEG, LATITUDE_DEG, LONGITUDE_DEG
 LONGEST_GAP_S = 3.0
 # True: a moment's signals come from the readings before and after it, so they know up to a second of the future, which
 # stands in for the quick signals of a vehicle's own bus. False: from readings up to the moment alone, as a receiver
-# has them. Training samples and replayed logs both follow this line; the bundled model was trained with True, and
-# names actions right 18 points less often where its telemetry is made the other way.
-JOINS_FOLLOWING_READING = True
+# has them. Training samples and replayed logs both follow this line; the bundled model was trained with False, on
+# rendered receivers that write five readings a second (receiver.py).
+JOINS_FOLLOWING_READING = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .boxes import Found
 from .camera import NEAREST_M, Pixel
 from .figures import TYRE, Box, Brush, around, darken, merge, toward_white
 from .scene import Colour, Vehicle
 
 BRAKE_LIGHT: Colour = (255, 36, 28)
+AMBER: Colour = (255, 168, 24)
 HEAD_LAMP: Colour = (255, 248, 220)
 GLASS: Colour = (46, 56, 68)
 
@@ -35,8 +37,8 @@ SHAPES: dict[str, Shape] = {
 }
 
 
-def draw_vehicle(brush: Brush, vehicle: Vehicle, at_s: float) -> tuple[Box | None, list[Box]]:
-    """(box of the whole vehicle or None where only a flank is in sight, boxes of brake lights that are on)."""
+def draw_vehicle(brush: Brush, vehicle: Vehicle, at_s: float) -> tuple[Box | None, list[Found]]:
+    """(box of the whole vehicle or None where only a flank is in sight, its lamps that are on)."""
     shape, station = SHAPES[vehicle.kind], vehicle.station_m(at_s)
     lateral, half = vehicle.lateral_at(at_s), shape.width_m / 2
     near = max(station, brush.view.station_m + NEAREST_M)
@@ -54,14 +56,13 @@ def draw_vehicle(brush: Brush, vehicle: Vehicle, at_s: float) -> tuple[Box | Non
     box = _flank(brush, vehicle, shape, corners, paint, hidden_share)
     if near > station:
         return None, []
-    brakes: list[Box] = []
     face = merge(box, brush.rectangle(x - half, x + half, 0.28, shape.body_top_m, z, paint))
     face = merge(face, _face(brush, vehicle, shape, x, z, paint))
     if vehicle.role == "oncoming":
         _front_lamps(brush, shape, x, z)
-    else:
-        brakes = _rear_lamps(brush, vehicle, shape, x, z, vehicle.brakes(at_s))
-    return face, brakes
+        return face, []
+    lamps = _rear_lamps(brush, vehicle, shape, x, z, vehicle.brakes(at_s))
+    return face, lamps + _blinkers(brush, vehicle, shape, x, z, at_s)
 
 
 def _shadow(brush: Brush, corners: list[tuple[float, float]]) -> None:
@@ -150,21 +151,38 @@ def _face(brush: Brush, vehicle: Vehicle, shape: Shape, x: float, z: float, pain
     return box
 
 
-def _rear_lamps(brush: Brush, vehicle: Vehicle, shape: Shape, x: float, z: float, braking: bool) -> list[Box]:
-    boxes: list[Box] = []
+def _rear_lamps(brush: Brush, vehicle: Vehicle, shape: Shape, x: float, z: float, braking: bool) -> list[Found]:
+    found: list[Found] = []
     across = shape.width_m / 2 - 0.22
     dull = brush.lighting.shade((120, 18, 20), x, z)
     for side in (-1, 1):
         lamp_x = x + side * across
         brush.rectangle(lamp_x - 0.17, lamp_x + 0.17, shape.lamp_m - 0.12, shape.lamp_m + 0.12, z, dull)
         if braking:
-            boxes.append(brush.lamp(lamp_x, shape.lamp_m, z, 0.21, BRAKE_LIGHT))
+            found.append(Found(("brake-lights",), brush.lamp(lamp_x, shape.lamp_m, z, 0.21, BRAKE_LIGHT), covers=False))
         elif brush.lighting.look.lamp_halo and vehicle.role != "parked":
             brush.disc(lamp_x, shape.lamp_m, z, 0.09, (150, 20, 22))
     if braking and vehicle.kind in ("car", "van", "bus"):
         top_m = {"car": 1.3, "van": 2.08, "bus": 2.55}[vehicle.kind]
         brush.rectangle(x - 0.24, x + 0.24, top_m, top_m + 0.1, z, BRAKE_LIGHT)
-    return boxes
+    return found
+
+
+def _blinkers(brush: Brush, vehicle: Vehicle, shape: Shape, x: float, z: float, at_s: float) -> list[Found]:
+    """Amber lamps: both as hazard lights, one where it changes lanes; on for two thirds of each second."""
+    sides: tuple[int, ...] = ()
+    change = vehicle.lane_change_at(at_s)
+    if vehicle.hazard_lights:
+        sides = (-1, 1)
+    elif change is not None:
+        sides = (1 if change.shift_m > 0 else -1,)
+    if (at_s * 1.25) % 1.0 > 0.67:
+        return []
+    across = shape.width_m / 2 - 0.12
+    return [
+        Found(("amber-lights",), brush.lamp(x + side * across, shape.lamp_m + 0.24, z, 0.17, AMBER), covers=False)
+        for side in sides
+    ]
 
 
 def _front_lamps(brush: Brush, shape: Shape, x: float, z: float) -> None:

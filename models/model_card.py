@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from ..bus.kinds import KINDS
 from ..bus.machine import processor_name
+from ..datasets.phrases import COMBINATIONS
 from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED
+from .scoring import Scores
 
 LIMITS = (
     "It knows the rendered world only: on real footage its answers are not to be relied on.",
@@ -24,12 +27,13 @@ def make_card(
     *,
     parameters: int,
     options: dict[str, Any],
-    steps: dict[str, int],
     last_losses: dict[str, float],
     cpu_minutes: dict[str, float],
-    scores: dict[str, dict[str, float]],
+    device: str,
+    scores: Scores,
 ) -> dict[str, Any]:
-    """The card as plain values. scores: as scoring.score returns them; `quality` is read off them by place."""
+    """The card as plain values; `quality` is read off the scores by place."""
+    places = ("edge", "cloud", "edge+cloud")
     return {
         "name": "roadside-vlm",
         "parameters": parameters,
@@ -39,20 +43,26 @@ def make_card(
             "training_first_seed": TRAINING_FIRST_SEED,
             "validation_first_seed": VALIDATION_FIRST_SEED,
             "test_first_seed": TEST_FIRST_SEED,
+            "test_scenes": scores.scenes,
+            "pairs_of_action_and_reason": len(COMBINATIONS),
         },
         "options": options,
-        "steps": steps,
         "last_losses": last_losses,
         "cpu_minutes": cpu_minutes,
         "machine": {
             "platform": f"{platform.system()} {platform.machine()}",
             "processor": processor_name(),
             "cores": os.cpu_count(),
+            "device": device,
             "python": platform.python_version(),
             "torch": version("torch"),
             "transformers": version("transformers"),
+            "accelerate": version("accelerate"),
         },
-        "scores": scores,
-        "quality": {place: {kind: scores[place][kind] for kind in KINDS} for place in ("edge", "cloud")},
+        "scores": scores.voices,
+        "explain_by_pair": scores.by_pair,
+        "request_rate": scores.request_rate,
+        "theta_curve": [asdict(point) for point in scores.theta_curve],
+        "quality": {place: {kind: scores.voices[place][kind] for kind in KINDS} for place in places},
         "limits": LIMITS,
     }

@@ -1,21 +1,30 @@
-"""How often a model's answers are right on held-out rendered scenes, as it would serve them."""
+"""How often a model's answers are right on held-out rendered scenes, by every voice, and what a threshold does to that.
+
+Frames and prompts are those that serving would make of the same scenes (the tests hold the two together).
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+import numpy as np
+import torch
+from torch import Tensor
 
-from ..bus.kinds import EXPLAIN, KINDS
-from ..datasets.jpeg import encode_jpeg
-from ..datasets.phrases import parse
-from ..datasets.samples import Sample
-from .answering import cloud_answerer, edge_answerer
-from .questions import Answerer, Question, answer_at_once
+from ..bus.kinds import EXPLAIN, KINDS, TaskKind
+from ..datasets.phrases import SceneFacts, parse
+from .batch_decoding import Decoded, Voice, decode
+from .checkpoints import Checkpoint, load
+from .training_data import QuestionWriter, Scenes, to_pixels
+from .training_losses import see
+from .vlm import Recipe
 
-JPEG_QUALITY = 85
+BATCH_SIZE = 100
+CURVE_THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.01)
 
 
 class Tally:
@@ -33,44 +42,150 @@ class Tally:
         return {name: round(self._right[name] / asked, 4) for name, asked in sorted(self._asked.items())}
 
 
-def score(folder: Path, samples: Iterable[Sample], advance: Callable[[int], None]) -> dict[str, dict[str, float]]:
-    """Score a model folder on samples; `advance` is told after each how many more there are.
+@dataclass(frozen=True)
+class ThetaPoint:
+    """What one confidence threshold at every exit would do to collaborative decoding of the explain question.
 
-    Returns success rates by voice: "cloud" and "edge" by task kind, and with the explain kind also of the action, the
-    justification and its two slots; "blank-image" the same of the cloud with a black frame, which shows what the
-    words of the telemetry alone are worth; "exit1-share", the share of the edge's tokens that its first exit spoke.
+    request_rate: share of tokens that the cloud is asked for. agreement: share of the exits' tokens that the whole
+    model would have said too. quality: share of answers with the right action and justification.
     """
-    voices = {"cloud": cloud_answerer(str(folder)), "edge": edge_answerer(str(folder))}
-    tallies = {name: Tally() for name in (*voices, "blank-image")}
-    first_exit = Tally()
-    for sample in samples:
-        jpeg = encode_jpeg(sample.image, JPEG_QUALITY)
-        for name, answerer in voices.items():
-            for kind in KINDS:
-                made_by = _judge(tallies[name], answerer, kind, sample, jpeg)
-                for speaker in made_by if name == "edge" else ():
-                    first_exit.count("share", speaker == "exit1")
-        black = encode_jpeg(Image.new("RGB", sample.image.size), JPEG_QUALITY)
-        _judge(tallies["blank-image"], voices["cloud"], EXPLAIN.name, sample, black)
-        advance(1)
-    return {name: tally.rates() for name, tally in tallies.items()} | {"exit1-share": first_exit.rates()}
+
+    theta: float
+    request_rate: float
+    agreement: float
+    quality: float
 
 
-def _judge(tally: Tally, answerer: Answerer, kind_name: str, sample: Sample, jpeg: bytes) -> tuple[str, ...]:
-    """Ask one question and count what was right; returns who made the answer's tokens."""
-    kind = KINDS[kind_name]
-    answer = answer_at_once(answerer, Question(kind.prompt, (jpeg,), sample.telemetry, max_tokens=kind.max_tokens))
-    said, facts = parse(answer.text), sample.facts
-    right = {
-        "action": said.action == facts.action,
-        "justification": said.justification == facts.justification,
-    }
-    tally.count(kind.name, all(right[part] for part in kind.asks_for))
+@dataclass(frozen=True)
+class Scores:
+    """voices: rates by name for "cloud", "edge", "edge+cloud" and "blank-image" (the cloud with a black frame).
+
+    A voice's names: task kinds (every asked part right), and of the explain question action, justification, details
+    (vehicle and side wherever the right answer has one), vehicle and side.
+    request_rate: share of tokens that edge+cloud asks for at the model's own thresholds, by kind.
+    """
+
+    scenes: int
+    voices: dict[str, dict[str, float]]
+    by_pair: dict[str, float]
+    request_rate: dict[str, float]
+    theta_curve: tuple[ThetaPoint, ...]
+
+
+def score(folder: Path, scenes: Scenes, recipe: Recipe) -> Scores:
+    """Score a model folder on scenes."""
+    return Scorer(load(str(folder)), scenes, recipe).score()
+
+
+class Scorer:
+    """Asks every voice of one model about some scenes. images: their image tokens, [scenes, tokens, hidden_size]."""
+
+    def __init__(self, checkpoint: Checkpoint, scenes: Scenes, recipe: Recipe) -> None:
+        self._model: Any = checkpoint.model
+        self._exits = checkpoint.exits
+        self._processor: Any = checkpoint.processor
+        self._writer = QuestionWriter(checkpoint.processor, recipe)
+        self._scenes = scenes
+        self.images = self._see(scenes.frames, recipe)
+        self.end_token: int = self._processor.tokenizer.eos_token_id
+        self._blank = self._see(np.zeros_like(scenes.frames[:1]), recipe).expand_as(self.images)
+
+    def score(self) -> Scores:
+        own = self._exits.thresholds
+        voices: dict[str, dict[str, float]] = {}
+        request_rate: dict[str, float] = {}
+        by_pair = Tally()
+        for voice in ("cloud", "edge", "edge+cloud"):
+            tally = Tally()
+            for kind in KINDS.values():
+                decoded = self.answers(kind, voice, own, self.images)
+                self._judge(tally, kind, decoded, by_pair if voice == "cloud" and kind is EXPLAIN else None)
+                if voice == "edge+cloud":
+                    request_rate[kind.name] = round(_share(decoded.asked_cloud, decoded.spoken), 4)
+            voices[voice] = tally.rates()
+        blank = Tally()
+        self._judge(blank, EXPLAIN, self.answers(EXPLAIN, "cloud", own, self._blank))
+        voices["blank-image"] = blank.rates()
+        return Scores(
+            scenes=len(self._scenes),
+            voices=voices,
+            by_pair=by_pair.rates(),
+            request_rate=request_rate,
+            theta_curve=tuple(self._theta_point(theta) for theta in CURVE_THRESHOLDS),
+        )
+
+    @torch.inference_mode()
+    def _see(self, frames: np.ndarray, recipe: Recipe) -> Tensor:
+        """Image tokens [scenes, tokens, hidden_size]."""
+        starts = range(0, len(frames), BATCH_SIZE)
+        batches = [see(self._model, to_pixels(frames[at : at + BATCH_SIZE]), recipe)[0] for at in starts]
+        return torch.cat(batches)
+
+    def answers(self, kind: TaskKind, voice: Voice, thresholds: Sequence[float], images: Tensor) -> Decoded:
+        """A voice's answers to one kind of question about every scene."""
+        parts: list[Decoded] = []
+        for start in range(0, len(self._scenes), BATCH_SIZE):
+            rows = range(start, min(start + BATCH_SIZE, len(self._scenes)))
+            # A telemetry line always has as many words, so the prompts of a kind are of one length.
+            tokens = torch.tensor([self._writer.prompt(kind, self._scenes.telemetry[row]) for row in rows])
+            with torch.inference_mode():
+                prompts = self._model.model.inputs_merger(
+                    input_ids=tokens,
+                    inputs_embeds=self._model.model.text_model.embed_tokens(tokens),
+                    image_hidden_states=images[rows.start : rows.stop].flatten(0, 1),
+                )
+            parts.append(
+                decode(
+                    self._model,
+                    self._exits,
+                    prompts,
+                    voice,
+                    thresholds=thresholds,
+                    max_tokens=kind.max_tokens,
+                    end_token=self.end_token,
+                )
+            )
+        return Decoded(
+            [tokens for part in parts for tokens in part.tokens],
+            sum(part.asked_cloud for part in parts),
+            sum(part.spoken for part in parts),
+            sum(part.agreed for part in parts),
+        )
+
+    def _judge(self, tally: Tally, kind: TaskKind, decoded: Decoded, by_pair: Tally | None = None) -> None:
+        for tokens, facts in zip(decoded.tokens, self._scenes.facts, strict=True):
+            text = self._processor.tokenizer.decode(tokens, skip_special_tokens=True)
+            right = _judge_one(tally, kind, text, facts)
+            if by_pair is not None:
+                by_pair.count(f"{facts.action} {facts.justification}", right)
+
+    def _theta_point(self, theta: float) -> ThetaPoint:
+        decoded = self.answers(EXPLAIN, "edge+cloud", [theta] * len(self._exits.layers), self.images)
+        tally = Tally()
+        self._judge(tally, EXPLAIN, decoded)
+        return ThetaPoint(
+            theta=theta,
+            request_rate=round(_share(decoded.asked_cloud, decoded.spoken), 4),
+            agreement=round(decoded.agreed / decoded.spoken, 4) if decoded.spoken else 1.0,
+            quality=tally.rates()[EXPLAIN.name],
+        )
+
+
+def _judge_one(tally: Tally, kind: TaskKind, text: str, facts: SceneFacts) -> bool:
+    """Count what is right in one answer; returns whether every part that its kind asks for is."""
+    said = parse(text)
+    right = {"action": said.action == facts.action, "justification": said.justification == facts.justification}
+    whole = all(right[part] for part in kind.asks_for)
+    tally.count(kind.name, whole)
     if kind is EXPLAIN:
         for part, correct in right.items():
             tally.count(part, correct)
-        if facts.vehicle is not None:
-            tally.count("vehicle", said.vehicle == facts.vehicle)
-        if facts.side is not None:
-            tally.count("side", said.side == facts.side)
-    return answer.made_by
+        for name, asked, told in (("vehicle", facts.vehicle, said.vehicle), ("side", facts.side, said.side)):
+            if asked is not None:
+                tally.count(name, told == asked)
+                tally.count("details", told == asked)
+    return whole
+
+
+def _share(part: int, rest: int) -> float:
+    return part / (part + rest) if part + rest else 0.0

@@ -2,7 +2,7 @@
 
 Scenes are rendered, the vision tower learns what is where, then the whole model learns to answer with its exits
 beside it. Thresholds are calibrated and the result is scored on scenes that it never saw; all of it stands in the
-folder's card. The schedule runs by CPU time of this process, so that a busy machine makes it longer and not worse.
+folder's card. A training that was stopped goes on where it was when it is started again.
 """
 
 from __future__ import annotations
@@ -12,83 +12,105 @@ import os
 import random
 import resource
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..bus.errors import ConfigurationError
+from ..datasets.boxes import OBJECT_NAMES
 from ..datasets.phrases import words
-from ..datasets.renderer import OBJECT_NAMES
-from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED, make_samples
+from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED
 from .calibration import calibrate, collect_votes
 from .checkpoints import CARD_FILE, quiet_transformers
 from .exits import Exits, new_heads
-from .learning import Learner, learn, mean
+from .learning import Checkpoints, Learner, Phase, learn, mean
+from .learning_curve import draw_curve
 from .model_card import make_card
 from .scoring import score
 from .training_data import CLASS_SETS, QuestionWriter, Scenes, augmented, render_scenes, to_pixels
-from .training_losses import SceneHeads, answer_losses, read, see
+from .training_losses import SceneHeads, Student
 from .vlm import Recipe, build_model, build_processor
+
+OPTIONS_FILE = "options.json"
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train. CPU minutes are those of this process alone; rendering comes on top and is reported apart.
+    """How to train. The same options give the same model, but for the machine's rounding.
 
-    vision_share: share of the CPU time in which the vision tower learns alone.
+    vision_steps: batches from which the vision tower learns alone; answer_steps: from which everything learns.
+    kinds_per_scene: of how many kinds each scene is asked a question.
     exit_learning_rate: higher than the model's, because the exits are single layers and run after a moving target.
     auxiliary_weight: what the scene heads' losses count beside the answers' while the whole model learns.
     exit_layers: after so many decoder layers the exits speak.
     exit_agreement: share of an exit's spoken tokens that the whole model must have said too.
     """
 
-    cpu_minutes: float = 15.0
     seed: int = 0
-    scenes: int = 24_000
-    calibration_scenes: int = 600
-    test_scenes: int = 300
-    vision_share: float = 0.45
-    batch_size: int = 16
+    scenes: int = 26_000
+    calibration_scenes: int = 800
+    test_scenes: int = 1_200
+    vision_steps: int = 3_000
+    vision_batch_size: int = 32
+    answer_steps: int = 2_700
+    answer_batch_size: int = 16
+    kinds_per_scene: int = 2
     vision_learning_rate: float = 1e-3
     learning_rate: float = 8e-4
     exit_learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warm_up_steps: int = 60
     auxiliary_weight: float = 0.3
-    exit_layers: tuple[int, ...] = (1, 3)
+    exit_layers: tuple[int, ...] = (1, 2)
     exit_agreement: float = 0.99
-    threads: int = 1
-    render_processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+    checkpoint_every_steps: int = 200
     recipe: Recipe = field(default_factory=Recipe)
+
+
+QUICK = TrainingOptions(
+    scenes=6_000,
+    calibration_scenes=200,
+    test_scenes=300,
+    vision_steps=900,
+    answer_steps=500,
+    checkpoint_every_steps=100,
+)
 
 
 def train_vlm(
     out: Path | str,
     *,
-    cpu_minutes: float = 15.0,
     seed: int = 0,
     quick: bool = False,
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train, calibrate and score a model, write its folder, and return its card.
 
-    quick: a fifth of the data and of the time. progress: where to draw; a bar on stderr by default.
-    Raises ConfigurationError where the folder exists and is not empty.
+    A training that was stopped has left `<out>.partial`; started again with the same options it goes on from there.
+    quick: a fraction of the data and of the steps. device: auto (a GPU where there is one), cpu or cuda.
+    progress: where to draw; a bar on stderr by default.
+    Raises ConfigurationError where the folder exists and is not empty, or was begun with other options.
     """
-    options = TrainingOptions(cpu_minutes=cpu_minutes, seed=seed)
-    if quick:
-        options = TrainingOptions(
-            cpu_minutes=cpu_minutes / 5, seed=seed, scenes=options.scenes // 5, calibration_scenes=120, test_scenes=80
-        )
+    options = replace(QUICK if quick else TrainingOptions(), seed=seed)
+    return train(Path(out), options, device=device, progress=progress)
+
+
+def train(
+    out: Path, options: TrainingOptions, *, device: str = "auto", progress: Progress | None = None
+) -> dict[str, Any]:
+    """As `train_vlm`, with any options."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("no GPU is to be seen; leave out --device, or install a build of torch for it")
     if progress is None:
         progress = Progress(
             TextColumn("{task.description}"),
@@ -97,127 +119,124 @@ def train_vlm(
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
-    with progress, _folder_in_the_making(Path(out)) as folder:
-        return Training(options, progress).run(folder)
+    with progress, _folder_in_the_making(out, options) as partial:
+        return Training(options, progress, device).run(partial)
 
 
 class Training:
     """One training, from rendering to the card."""
 
-    def __init__(self, options: TrainingOptions, progress: Progress) -> None:
+    def __init__(self, options: TrainingOptions, progress: Progress, device: str = "auto") -> None:
+        # A second thread makes small batches dearer in CPU time, and on a busy machine slower.
+        torch.set_num_threads(1)
         self.options = options
-        self.losses: dict[str, list[float]] = {}
         self.cpu_minutes: dict[str, float] = {}
         self._progress = progress
         quiet_transformers()
+        self._accelerator = Accelerator(mixed_precision="bf16", cpu=device == "cpu")
         self._processor: Any = build_processor(options.recipe, words())
-        self._model: Any = build_model(options.recipe, self._processor, options.seed)
         self._writer = QuestionWriter(self._processor, options.recipe)
-        class_counts = tuple(len(choices) for choices in CLASS_SETS)
-        self._scene_heads = SceneHeads(options.recipe, class_counts, len(OBJECT_NAMES))
-        text = self._model.config.text_config
-        self._exit_heads = new_heads(len(options.exit_layers), text.hidden_size, text.vocab_size)
-        self._shuffle = random.Random(options.seed)
-        self._noise = torch.Generator().manual_seed(options.seed)
+        model: Any = build_model(options.recipe, self._processor, options.seed)
+        text = model.config.text_config
+        self._student = Student(
+            model,
+            new_heads(len(options.exit_layers), text.hidden_size, text.vocab_size),
+            options.exit_layers,
+            SceneHeads(options.recipe, tuple(len(choices) for choices in CLASS_SETS), len(OBJECT_NAMES)),
+            options.recipe,
+            options.auxiliary_weight,
+        )
 
-    def run(self, folder: Path) -> dict[str, Any]:
-        """Train into an empty folder; returns the card."""
-        options = self.options
-        torch.set_num_threads(options.threads)
+    def run(self, partial: Path) -> dict[str, Any]:
+        """Train in a folder that may hold an earlier state; the model is left in `model` inside it."""
+        options, folder = self.options, partial / "model"
+        checkpoints = Checkpoints(partial, options.checkpoint_every_steps)
+        checkpoints.open()
         scenes = self._render("rendering", TRAINING_FIRST_SEED, options.scenes)
-        self._learn(scenes)
-        self._model.eval()
+        self._learn(scenes, checkpoints)
+        del scenes
+        self._student.eval().cpu()
         held_out = self._render("rendering held-out scenes", VALIDATION_FIRST_SEED, options.calibration_scenes)
+        shutil.rmtree(folder, ignore_errors=True)
         self._save(folder, held_out)
+        test = self._render("rendering test scenes", TEST_FIRST_SEED, options.test_scenes)
+        with self._stage("scoring", 1):
+            scores = score(folder, test, options.recipe)
         card = make_card(
-            parameters=sum(parameter.numel() for parameter in self._model.parameters()),
+            parameters=sum(parameter.numel() for parameter in self._student.model.parameters()),
             options=asdict(options),
-            steps={name: len(losses) for name, losses in self.losses.items()},
-            last_losses={name: round(mean(losses[-100:]), 4) for name, losses in self.losses.items()},
+            last_losses={name: round(mean(losses[-100:]), 4) for name, losses in checkpoints.losses.items()},
             cpu_minutes=self.cpu_minutes,
-            scores=self._score(folder),
+            device=str(self._accelerator.device),
+            scores=scores,
         )
         (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
+        draw_curve(checkpoints.losses, folder / "curve.png")
         return card
 
     def _render(self, name: str, first_seed: int, count: int) -> Scenes:
         with self._stage(name, count) as advance:
-            return render_scenes(
-                first_seed, count, self.options.recipe, processes=self.options.render_processes, advance=advance
-            )
+            # Starting a worker takes as long as rendering some hundred scenes.
+            processes = min(os.cpu_count() or 1, max(1, count // 400))
+            return render_scenes(first_seed, count, self.options.recipe, processes=processes, advance=advance)
 
-    def _learn(self, scenes: Scenes) -> None:
+    def _learn(self, scenes: Scenes, checkpoints: Checkpoints) -> None:
         """Both phases: the vision tower with the scene heads, then everything."""
-        options = self.options
-        tower = [*self._model.model.vision_model.parameters(), *self._model.model.connector.parameters()]
-        auxiliary = [*tower, *self._scene_heads.parameters()]
-        text = [*self._model.model.text_model.layers.parameters(), *self._model.model.text_model.norm.parameters()]
-        text += [*self._model.model.text_model.embed_tokens.parameters(), *self._model.lm_head.parameters()]
-        exits = list(self._exit_heads.parameters())
-        vision_minutes = options.cpu_minutes * options.vision_share
+        options, model = self.options, self._student.model
+        checkpoints.load_weights(self._student)
+        seeing = [*model.model.vision_model.parameters(), *model.model.connector.parameters()]
+        seeing += self._student.scene_heads.parameters()
+        text = [*model.model.text_model.parameters(), *model.lm_head.parameters()]
+        exits = list(self._student.exit_heads.parameters())
+        self._student.train()
+        for phase, learners in (
+            (
+                self._phase("learning to see", options.vision_steps, options.vision_batch_size),
+                [Learner(seeing, options.vision_learning_rate)],
+            ),
+            (
+                self._phase("learning to answer", options.answer_steps, options.answer_batch_size),
+                [Learner([*seeing, *text], options.learning_rate), Learner(exits, options.exit_learning_rate)],
+            ),
+        ):
+            asks = phase.name == "learning to answer"
+            with self._stage(phase.name, phase.steps) as advance:
+                learn(
+                    self._accelerator,
+                    self._student,
+                    lambda student, indices, step, asks=asks: self._loss(student, scenes, indices, step, asks=asks),
+                    learners,
+                    phase,
+                    scene_count=len(scenes),
+                    seed=options.seed,
+                    checkpoints=checkpoints,
+                    advance=advance,
+                )
 
-        self._model.train()
-        self._phase(
-            "learning to see",
-            vision_minutes,
-            [Learner(auxiliary, options.vision_learning_rate)],
-            len(scenes),
-            lambda indices: self._look(scenes, indices)[1],
+    def _phase(self, name: str, steps: int, batch_size: int) -> Phase:
+        return Phase(name, steps, batch_size, self.options.warm_up_steps, self.options.weight_decay)
+
+    def _loss(self, student: nn.Module, scenes: Scenes, indices: list[int], step: int, *, asks: bool) -> Tensor:
+        """The loss of one step; what is random in it depends on the step alone."""
+        device, seed = self._accelerator.device, self.options.seed
+        noise = torch.Generator().manual_seed(1_000_003 * (2 * seed + asks) + step)
+        questions = None
+        if asks:
+            rng = random.Random(f"questions {seed} {step}")
+            questions = self._writer.ask(scenes, indices, rng, self.options.kinds_per_scene).to(device)
+        return student(
+            augmented(to_pixels(scenes.frames[indices]), noise).to(device),
+            torch.from_numpy(scenes.classes[indices]).to(device),
+            torch.from_numpy(scenes.objects[indices]).to(device),
+            questions,
         )
-        self._phase(
-            "learning to answer",
-            options.cpu_minutes - vision_minutes,
-            [Learner([*auxiliary, *text], options.learning_rate), Learner(exits, options.exit_learning_rate)],
-            len(scenes),
-            lambda indices: self._answer(scenes, indices),
-        )
-
-    def _look(self, scenes: Scenes, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """The image tokens of some scenes, and the scene heads' loss."""
-        pixels = augmented(to_pixels(scenes.frames[indices]), self._noise)
-        with torch.autocast("cpu", torch.bfloat16):
-            image_tokens, patches = see(self._model, pixels, self.options.recipe)
-        classes, objects = torch.from_numpy(scenes.classes[indices]), torch.from_numpy(scenes.objects[indices])
-        return image_tokens, self._scene_heads.loss(image_tokens, patches, classes, objects)
-
-    def _answer(self, scenes: Scenes, indices: list[int]) -> Tensor:
-        image_tokens, scene_loss = self._look(scenes, indices)
-        questions = self._writer.ask(scenes, indices, self._shuffle)
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden_states = read(self._model, questions, image_tokens)
-            losses = answer_losses(
-                self._model, self._exit_heads, self.options.exit_layers, hidden_states, questions.labels
-            )
-        return losses.model + sum(losses.exits) + self.options.auxiliary_weight * scene_loss
-
-    def _phase(
-        self,
-        name: str,
-        minutes: float,
-        learners: list[Learner],
-        scene_count: int,
-        loss_of: Callable[[list[int]], Tensor],
-    ) -> None:
-        options = self.options
-        with self._stage(name, minutes * 60) as advance:
-            self.losses[name] = learn(
-                loss_of,
-                learners,
-                cpu_seconds=minutes * 60,
-                scene_count=scene_count,
-                batch_size=options.batch_size,
-                warm_up_steps=options.warm_up_steps,
-                weight_decay=options.weight_decay,
-                shuffle=self._shuffle,
-                advance=advance,
-            )
 
     def _save(self, folder: Path, held_out: Scenes) -> None:
         with self._stage("calibrating the exits", 1):
-            options = self.options
+            options, student = self.options, self._student
             votes = collect_votes(
-                self._model,
-                self._exit_heads,
+                student.model,
+                student.exit_heads,
                 options.exit_layers,
                 held_out,
                 self._writer,
@@ -225,16 +244,10 @@ class Training:
                 options.seed,
             )
             calibration = calibrate(votes, options.exit_agreement)
-            exits = Exits(options.exit_layers, self._exit_heads, calibration.thresholds)
+            exits = Exits(options.exit_layers, student.exit_heads, calibration.thresholds)
             self._processor.save_pretrained(folder)
-            self._model.half().save_pretrained(folder)
+            student.model.half().save_pretrained(folder)
             exits.save(folder, calibration.as_json())
-
-    def _score(self, folder: Path) -> dict[str, dict[str, float]]:
-        options = self.options
-        with self._stage("scoring", options.test_scenes) as advance:
-            samples = make_samples(TEST_FIRST_SEED, options.test_scenes, options.render_processes)
-            return score(folder, samples, advance)
 
     @contextmanager
     def _stage(self, name: str, total: float) -> Iterator[_Advance]:
@@ -258,21 +271,23 @@ class _Advance:
 
 
 @contextmanager
-def _folder_in_the_making(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes `out` when all went well, and vanishes when it did not."""
+def _folder_in_the_making(out: Path, options: TrainingOptions) -> Iterator[Path]:
+    """`<out>.partial`, kept for resuming where the work breaks off; its `model` becomes `out` when all went well."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigurationError(f"{out} exists already; name a new folder, or remove it first")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    partial = out.with_name(f"{out.name}.partial")
+    written = json.dumps(asdict(options), indent=1)
+    if partial.exists() and (partial / OPTIONS_FILE).read_text() != written:
+        raise ConfigurationError(
+            f"{partial} holds a training with other options; start with those again, or remove the folder"
+        )
+    partial.mkdir(parents=True, exist_ok=True)
+    (partial / OPTIONS_FILE).write_text(written)
+    yield partial
+    if out.exists():
+        out.rmdir()
+    (partial / "model").rename(out)
+    shutil.rmtree(partial)
 
 
 def _cpu_seconds() -> float:

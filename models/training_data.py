@@ -15,19 +15,19 @@ from PIL import Image
 from torch import Tensor
 
 from ..bus.kinds import KINDS, TaskKind
+from ..datasets.boxes import OBJECT_NAMES, ObjectBox
 from ..datasets.jpeg import encode_jpeg
 from ..datasets.phrases import (
     ACTIONS,
+    CONDITIONS,
     EXTRA_FACTS,
     JUSTIFICATIONS,
     SIDES,
-    TIMES_OF_DAY,
     VEHICLES,
     SceneFacts,
     sentence,
     telemetry_text,
 )
-from ..datasets.renderer import OBJECT_NAMES, ObjectBox
 from ..datasets.samples import make_samples
 from .images import open_image
 from .tokenizer import AROUND_IMAGE, IMAGE, WHOLE_IMAGE
@@ -46,7 +46,7 @@ CLASS_SETS: tuple[tuple[str | None, ...], ...] = (
     tuple(JUSTIFICATIONS),
     (None, *VEHICLES),
     (None, *SIDES),
-    TIMES_OF_DAY,
+    CONDITIONS,
     tuple(EXTRA_FACTS),
     (None, *VEHICLES),
     (None, *SIDES),
@@ -101,7 +101,7 @@ def class_indices(facts: SceneFacts) -> list[int]:
         facts.justification,
         facts.vehicle,
         facts.side,
-        facts.time_of_day,
+        facts.conditions,
         facts.extra.fact,
         facts.extra.vehicle,
         facts.extra.side,
@@ -147,7 +147,7 @@ def augmented(pixels: Tensor, rng: torch.Generator, most_shift: int = 4) -> Tens
 
 @dataclass(frozen=True)
 class Questions:
-    """Every kind of question about each scene of a batch, with its right answer; all tensors [batch, positions].
+    """Questions of several kinds about each scene of a batch, with their right answers; all tensors [batch, positions].
 
     A row is what the questions about a scene have in common (the image and the telemetry), read once, and then each
     question with its answer. No question sees another, so each is as if it stood alone.
@@ -161,10 +161,14 @@ class Questions:
     section: Tensor
     position: Tensor
 
+    def to(self, device: torch.device) -> Questions:
+        moved = (self.tokens, self.labels, self.section, self.position)
+        return Questions(*(tensor.to(device) for tensor in moved))
+
     def attention(self) -> Tensor:
         """Who may look at whom, [batch, 1, positions, positions]: each at itself, back in its section, at section 0."""
         length = self.tokens.shape[1]
-        back = torch.ones(length, length, dtype=torch.bool).tril()
+        back = torch.ones(length, length, dtype=torch.bool, device=self.tokens.device).tril()
         asking, seen = self.section[:, :, None], self.section[:, None, :]
         return (back & ((asking == seen) | (seen == 0)))[:, None]
 
@@ -188,12 +192,15 @@ class QuestionWriter:
             self._prompts[key] = self._tokenizer(text.replace(IMAGE, self._image_words)).input_ids
         return self._prompts[key]
 
-    def ask(self, scenes: Scenes, indices: list[int], rng: random.Random) -> Questions:
-        """Every kind of question about each of some scenes; telemetry is missing now and then."""
+    def ask(
+        self, scenes: Scenes, indices: list[int], rng: random.Random, kinds_per_scene: int = len(KINDS)
+    ) -> Questions:
+        """Questions of some kinds, drawn for each scene apart; telemetry is missing now and then."""
         rows = []
         for index in indices:
             telemetry = NO_TELEMETRY if rng.random() < TELEMETRY_MISSING_SHARE else scenes.telemetry[index]
-            rows.append(self._row(telemetry, scenes.facts[index], rng))
+            kinds = rng.sample(list(KINDS.values()), kinds_per_scene)
+            rows.append(self._row(kinds, telemetry, scenes.facts[index], rng))
         longest = max(len(row.tokens) for row in rows)
 
         def padded(column: str, padding: int) -> Tensor:
@@ -207,11 +214,12 @@ class QuestionWriter:
             position=padded("position", 0),
         )
 
-    def _row(self, telemetry: str, facts: SceneFacts, rng: random.Random) -> _Row:
+    def _row(self, kinds: list[TaskKind], telemetry: str, facts: SceneFacts, rng: random.Random) -> _Row:
         prompts = {kind: self.prompt(kind, telemetry) for kind in KINDS.values()}
         common = _common_beginning(list(prompts.values()))
         row = _Row(list(common), [-100] * len(common), [0] * len(common), list(range(len(common))))
-        for section, (kind, prompt) in enumerate(prompts.items(), start=1):
+        for section, kind in enumerate(kinds, start=1):
+            prompt = prompts[kind]
             answer = [*self._tokenizer(sentence(kind, facts, rng)).input_ids, self._tokenizer.eos_token_id]
             own_prompt = prompt[len(common) :]
             # The end token is only said, never read; and the prompt's last token already has to say something.

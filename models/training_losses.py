@@ -6,7 +6,6 @@ ignoring the picture. The scene's classes, and the objects under each patch, tea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ class SceneHeads(nn.Module):
             for index, logits in enumerate(self.class_logits(image_tokens))
         ]
         object_logits = self.objects(patches.float())
-        weight = torch.full((object_logits.shape[-1],), OBJECT_WEIGHT)
+        weight = torch.full((object_logits.shape[-1],), OBJECT_WEIGHT, device=object_logits.device)
         # Summed over the object classes: a mean would make each of them count less, the more of them there are.
         object_loss = object_logits.shape[-1] * functional.binary_cross_entropy_with_logits(
             object_logits, objects.float(), pos_weight=weight
@@ -59,17 +58,10 @@ class SceneHeads(nn.Module):
         return torch.stack(class_losses).mean() + 0.5 * object_loss
 
 
-@dataclass(frozen=True)
-class AnswerLosses:
-    """Mean cross-entropies over the answers' tokens: the model's own, and each exit's."""
-
-    model: Tensor
-    exits: tuple[Tensor, ...]
-
-
 def see(model: Any, frames: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Frames [batch, 3, side, side] to image tokens [batch, tokens, text_width] and patches [batch, patches, width]."""
-    whole_grid = torch.ones(len(frames), recipe.patches_per_side, recipe.patches_per_side, dtype=torch.bool)
+    side = recipe.patches_per_side
+    whole_grid = torch.ones(len(frames), side, side, dtype=torch.bool, device=frames.device)
     patches = model.model.vision_model(pixel_values=frames, patch_attention_mask=whole_grid).last_hidden_state
     return model.model.connector(patches), patches
 
@@ -92,28 +84,40 @@ def read(model: Any, questions: Questions, image_tokens: Tensor) -> tuple[Tensor
     return output.hidden_states
 
 
-def answer_losses(
-    model: Any,
-    exit_heads: nn.ModuleList,
-    exit_layers: tuple[int, ...],
-    hidden_states: tuple[Tensor, ...],
-    labels: Tensor,
-) -> AnswerLosses:
-    """Losses of every voice on the answers' tokens.
+class Student(nn.Module):
+    """Everything that learns: the model, its exits and the scene heads. Its output is a loss."""
 
-    labels: [batch, positions], the token that each position should say next, -100 where none is asked.
-    The exits read detached hidden states: they learn to speak from layers that serve the whole model, and do not
-    bend them to their own needs.
-    """
-    asked = labels != -100
-    targets = labels[asked]
+    def __init__(
+        self,
+        model: Any,
+        exit_heads: nn.ModuleList,
+        exit_layers: tuple[int, ...],
+        scene_heads: SceneHeads,
+        recipe: Recipe,
+        auxiliary_weight: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.exit_heads = exit_heads
+        self.exit_layers = exit_layers
+        self.scene_heads = scene_heads
+        self.recipe = recipe
+        self.auxiliary_weight = auxiliary_weight
 
-    def loss(head: nn.Module, hidden: Tensor) -> Tensor:
-        return functional.cross_entropy(head(hidden[asked]).float(), targets)
+    def forward(self, frames: Tensor, classes: Tensor, objects: Tensor, questions: Questions | None) -> Tensor:
+        """The scene heads' loss alone where nothing is asked, else the answers' with a share of it.
 
-    return AnswerLosses(
-        model=loss(model.lm_head, hidden_states[-1]),
-        exits=tuple(
-            loss(head, hidden_states[layer].detach()) for head, layer in zip(exit_heads, exit_layers, strict=True)
-        ),
-    )
+        The exits read detached hidden states: they learn to speak from layers that serve the whole model, and do not
+        bend them to their own needs.
+        """
+        image_tokens, patches = see(self.model, frames, self.recipe)
+        scene_loss = self.scene_heads.loss(image_tokens, patches, classes, objects)
+        if questions is None:
+            return scene_loss
+        hidden_states = read(self.model, questions, image_tokens)
+        asked = questions.labels != -100
+        targets = questions.labels[asked]
+        loss = functional.cross_entropy(self.model.lm_head(hidden_states[-1][asked]).float(), targets)
+        for head, layer in zip(self.exit_heads, self.exit_layers, strict=True):
+            loss = loss + functional.cross_entropy(head(hidden_states[layer].detach()[asked]).float(), targets)
+        return loss + self.auxiliary_weight * scene_loss

@@ -70,7 +70,7 @@ def test_what_is_broken_in_a_log_costs_no_task(best_broker, tmp_path):
 
 def test_the_inventory_is_readable_and_json(tmp_path):
     readable = subprocess.run([*ROADSIDE, "log", "info"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert "8 rows (0 blank), 8 videos" in readable.stdout
+    assert "10 rows (0 blank), 10 videos" in readable.stdout
     assert "dropped from the annotations: nothing" in readable.stdout
     told = subprocess.run(
         [*ROADSIDE, "log", "info", "--videos", "--json"], capture_output=True, text=True, cwd=tmp_path, timeout=60

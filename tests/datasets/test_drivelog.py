@@ -12,7 +12,7 @@ from roadside.bus.errors import LogError
 from roadside.datasets.contact_sheet import contact_sheet
 from roadside.datasets.drivelog import Clip, DriveLog, bundled_log_path
 from roadside.datasets.making import make_log, plan_log, segments_of
-from roadside.datasets.phrases import COMBINATIONS, parse_action, parse_justification
+from roadside.datasets.phrases import COMBINATIONS, CONDITIONS, parse_action, parse_justification
 from roadside.datasets.receiver import readings_of
 from roadside.datasets.renderer import Renderer
 from roadside.datasets.samples import BUNDLED_LOG_SEED
@@ -180,7 +180,7 @@ def test_contact_sheet(made, tmp_path):
 
 def test_the_bundled_log_is_what_its_seed_makes():
     log = DriveLog.open(bundled_log_path())
-    plan = plan_log(BUNDLED_LOG_SEED, 8)
+    plan = plan_log(BUNDLED_LOG_SEED, 10)
     assert [clip.name for clip in log.clips] == [f"{index + 1}_{name}" for index, (name, _) in enumerate(plan)]
     for clip, (_, drive) in zip(log.clips, plan, strict=True):
         assert clip.segments == segments_of(drive)
@@ -201,4 +201,4 @@ def test_the_bundled_log_is_small_and_shows_everything():
         for segment in clip.segments
     }
     assert shown == set(COMBINATIONS)
-    assert {clip.name.split("-")[1] for clip in log.clips} == {"day", "dusk", "night"}
+    assert {clip.name.split("-")[1] for clip in log.clips} == set(CONDITIONS)

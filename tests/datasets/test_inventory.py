@@ -75,7 +75,7 @@ def test_videos_are_opened_only_where_that_is_asked(damaged):
 
 def test_the_bundled_log_is_whole():
     inventory = take_inventory(DriveLog.open(bundled_log_path()), open_videos=True)
-    assert (inventory["rows"], inventory["clips"]) == (8, 8)
+    assert (inventory["rows"], inventory["clips"]) == (10, 10)
     assert inventory["segments"]["complete"] == inventory["segments"]["test"] > 40
     for key in ("dropped", "kept", "info_faults", "video_faults", "examples"):
         assert inventory[key] == {}, key

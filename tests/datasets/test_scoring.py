@@ -37,8 +37,8 @@ def test_verdicts(kind, answer, expected):
 
 
 def test_words_without_a_class_are_not_judged():
-    parked = Segment(0.0, 5.0, "The car merges into the left lane", "because it is parked.")
-    assert judge(EXPLAIN, "the car is stopped because the light ahead is red .", parked) == Judgement(None, None)
+    unknown = Segment(0.0, 5.0, "The car honks", "because of the weather.")
+    assert judge(EXPLAIN, "the car is stopped because the light ahead is red .", unknown) == Judgement(None, None)
 
 
 def test_the_right_answer_to_every_rendered_moment_is_judged_right():

@@ -84,6 +84,6 @@ def test_known_signals_do_not_change_when_later_readings_do(rows, at_s):
 
 
 def test_one_switch_chooses_for_logs_and_training_alike(monkeypatch):
-    assert signals_at(READINGS, 1.0) == joined_signals(READINGS, 1.0) != known_signals(READINGS, 1.0)
-    monkeypatch.setattr(telemetry, "JOINS_FOLLOWING_READING", False)
-    assert signals_at(READINGS, 1.0) == known_signals(READINGS, 1.0)
+    assert signals_at(READINGS, 1.0) == known_signals(READINGS, 1.0) != joined_signals(READINGS, 1.0)
+    monkeypatch.setattr(telemetry, "JOINS_FOLLOWING_READING", True)
+    assert signals_at(READINGS, 1.0) == joined_signals(READINGS, 1.0)

@@ -16,6 +16,15 @@ def picture(tmp_path):
     return path
 
 
+@pytest.fixture
+def red_light(tmp_path):
+    """A scene in which a car may stand as well as slow down."""
+    path = tmp_path / "red-light.png"
+    samples = (make_sample(seed) for seed in range(SEED, SEED + 1000))
+    next(sample for sample in samples if sample.facts.justification == "red-light").image.save(path)
+    return path
+
+
 @pytest.mark.parametrize(("place", "speakers"), [("edge", {"exit1", "exit2"}), ("cloud", {"full"})])
 def test_an_answer_names_an_action_and_a_reason(picture, place, speakers):
     signals = [f"{name}={value}" for name, value in make_sample(SEED).telemetry.items()]
@@ -28,11 +37,11 @@ def test_an_answer_names_an_action_and_a_reason(picture, place, speakers):
     assert sum(answer["made_by"].values()) == answer["tokens"]
 
 
-def test_telemetry_changes_what_is_said_of_the_action(picture):
+def test_telemetry_changes_what_is_said_of_the_action(red_light):
     def action(speed_kmh: float, acceleration_mps2: float) -> str | None:
         signals = [f"Vehicle.Speed={speed_kmh}", f"Vehicle.Acceleration.Longitudinal={acceleration_mps2}"]
         answer = ask_once(
-            picture, None, place="cloud", model=None, telemetry=[*signals, "Vehicle.AngularVelocity.Yaw=0"]
+            red_light, None, place="cloud", model=None, telemetry=[*signals, "Vehicle.AngularVelocity.Yaw=0"]
         )
         return parse(answer["text"]).action
 

@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +15,17 @@ from PIL import Image
 from rich.progress import Progress
 from roadside.bus.errors import ConfigurationError
 from roadside.bus.kinds import KINDS
+from roadside.datasets.boxes import OBJECT_NAMES, ObjectBox
 from roadside.datasets.jpeg import encode_jpeg
 from roadside.datasets.phrases import parse, telemetry_text, words
-from roadside.datasets.renderer import OBJECT_NAMES, ObjectBox
 from roadside.datasets.samples import make_sample
 from roadside.models import training
 from roadside.models.answering import edge_answerer
-from roadside.models.learning import random_batches, schedule
+from roadside.models.learning import batch_at, schedule
+from roadside.models.learning_curve import draw_curve
 from roadside.models.prompt_encoder import PromptReader
 from roadside.models.questions import Question, answer_at_once
-from roadside.models.training import Training, TrainingOptions, train_vlm
+from roadside.models.training import QUICK, TrainingOptions, train, train_vlm
 from roadside.models.training_data import (
     CLASS_SETS,
     QuestionWriter,
@@ -44,39 +46,101 @@ def scenes():
     return render_scenes(SEED, 24, Recipe(frame_size=64), processes=1, advance=lambda _: None)
 
 
-def options(recipe: Recipe) -> TrainingOptions:
-    return TrainingOptions(
-        cpu_minutes=0.2,
+def options(recipe: Recipe, **changes: object) -> TrainingOptions:
+    small = TrainingOptions(
         scenes=64,
         calibration_scenes=16,
-        test_scenes=4,
-        batch_size=16,
+        test_scenes=12,
+        vision_steps=30,
+        vision_batch_size=16,
+        answer_steps=40,
+        answer_batch_size=16,
         warm_up_steps=5,
         vision_learning_rate=3e-3,
         learning_rate=3e-3,
         exit_layers=(2, 4),
-        render_processes=1,
+        checkpoint_every_steps=8,
         recipe=recipe,
     )
+    return replace(small, **changes)  # pyright: ignore[reportArgumentType]
+
+
+class Stopped(Exception):
+    """Stands in for a machine that is switched off."""
+
+
+def stop(*_: object) -> None:
+    raise Stopped
+
+
+class StoppingProgress(Progress):
+    """A progress bar that stops the work after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(disable=True)
+        self._left = steps
+
+    def update(self, task_id: Any, **fields: Any) -> None:
+        super().update(task_id, **fields)
+        if "loss" in str(fields.get("note")):
+            self._left -= 1
+            if self._left == 0:
+                raise Stopped
 
 
 def test_training_learns_and_writes_a_folder_that_answers(tmp_path: Path, tiny_recipe: Recipe, frame: bytes) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    trained = Training(options(tiny_recipe), Progress(disable=True))
-    card = trained.run(folder)
+    losses: dict[str, list[float]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "draw_curve", lambda all_losses, png: losses.update(all_losses))
+        card = train(folder, options(tiny_recipe), device="cpu", progress=Progress(disable=True))
 
-    for (name, losses), share in zip(trained.losses.items(), (0.9, 0.85), strict=True):
-        assert len(losses) > 10, name
-        assert np.mean(losses[-5:]) < share * np.mean(losses[:3]), name
+    for name, share in (("learning to see", 0.9), ("learning to answer", 0.8)):
+        assert len(losses[name]) > 10, name
+        assert np.mean(losses[name][-5:]) < share * np.mean(losses[name][:3]), name
     assert json.loads(json.dumps(card)) == json.loads((folder / "card.json").read_text())
-    assert set(card["quality"]["edge"]) == set(card["quality"]["cloud"]) == set(KINDS)
-    assert {"cloud", "edge", "blank-image"} <= set(card["scores"])
-    assert card["steps"]["learning to answer"] == len(trained.losses["learning to answer"])
+    for place in ("edge", "cloud", "edge+cloud"):
+        assert set(card["quality"][place]) == set(KINDS)
+    assert {"cloud", "edge", "edge+cloud", "blank-image"} == set(card["scores"])
+    assert not (tmp_path / "model.partial").exists()
 
     answerer = edge_answerer(str(folder))
     assert answerer.quality["edge"] == card["quality"]["edge"]
     assert answer_at_once(answerer, Question(KINDS["explain"].prompt, (frame,))).tokens
+
+
+def test_a_stopped_training_goes_on_to_the_same_model(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    """Stopped in both phases, between checkpoints."""
+    short = options(tiny_recipe, scenes=32, vision_steps=12, answer_steps=12, calibration_scenes=4, test_scenes=4)
+    short = replace(short, checkpoint_every_steps=5)
+    train(tmp_path / "straight", short, device="cpu", progress=Progress(disable=True))
+    # After 7 steps of 12; after 3 of the next phase; after 8 more, that is one short of its end; while scoring.
+    for stop_after in (7, 10, 11):
+        with pytest.raises(Stopped):
+            train(tmp_path / "broken", short, device="cpu", progress=StoppingProgress(stop_after))
+        assert not (tmp_path / "broken").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "score", stop)
+        with pytest.raises(Stopped):
+            train(tmp_path / "broken", short, device="cpu", progress=Progress(disable=True))
+    train(tmp_path / "broken", short, device="cpu", progress=Progress(disable=True))
+    for name in ("model.safetensors", "exits.safetensors", "exits.json"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+
+
+def test_a_training_begun_with_other_options_is_not_taken_over(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    with pytest.raises(Stopped):
+        train(tmp_path / "model", options(tiny_recipe), device="cpu", progress=StoppingProgress(1))
+    with pytest.raises(ConfigurationError, match="other options"):
+        train(tmp_path / "model", options(tiny_recipe, seed=1), device="cpu", progress=Progress(disable=True))
+
+
+def test_the_curve_is_a_picture(tmp_path: Path) -> None:
+    draw_curve({"learning to see": [3.0, 2.0, 1.5], "learning to answer": [5.0, 1.0]}, tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.width > 500
+        assert np.asarray(picture.convert("L")).std() > 5
 
 
 def test_training_prompts_are_serving_prompts(frame: bytes) -> None:
@@ -130,14 +194,22 @@ def test_questions_are_the_served_prompts_and_labels_their_answers(scenes) -> No
     processor = build_processor(recipe, words())
     tokenizer = processor.tokenizer
     writer = QuestionWriter(processor, recipe)
-    questions = writer.ask(scenes, list(range(24)), random.Random(0))
+    questions = writer.ask(scenes, list(range(24)), random.Random(1))
     missing_telemetry = 0
+    kind_of_prompt = {
+        tuple(writer.prompt(kind, telemetry)): kind
+        for kind in KINDS.values()
+        for telemetry in {*scenes.telemetry, telemetry_text({})}
+    }
     for row in range(24):
-        for section, kind in enumerate(KINDS.values(), start=1):
+        kinds_of_row = set()
+        for section in (1, 2, 3):
             own = (questions.section[row] == 0) | (questions.section[row] == section)
             tokens, labels = questions.tokens[row][own], questions.labels[row][own]
             asked = (labels != -100).nonzero().flatten()
             prompt = tokens[: asked[0] + 1].tolist()
+            kind = kind_of_prompt[tuple(prompt)]
+            kinds_of_row.add(kind.name)
             assert prompt in (writer.prompt(kind, scenes.telemetry[row]), writer.prompt(kind, telemetry_text({})))
             missing_telemetry += prompt == writer.prompt(kind, telemetry_text({}))
             # What is said at one position is read at the next, except the end token, which ends it.
@@ -146,6 +218,7 @@ def test_questions_are_the_served_prompts_and_labels_their_answers(scenes) -> No
             said = parse(tokenizer.decode(labels[asked], skip_special_tokens=True))
             assert said.justification == scenes.facts[row].justification
             assert said.action == (scenes.facts[row].action if "action" in kind.asks_for else None)
+        assert kinds_of_row == set(KINDS)
     assert tokenizer.unk_token_id not in questions.tokens
     assert 0 < missing_telemetry < 24
 
@@ -185,44 +258,32 @@ def test_the_schedule_is_flat_then_falls() -> None:
 
 
 def test_every_scene_is_seen_once_before_any_comes_again() -> None:
-    batches = random_batches(12, 4, random.Random(0))
-    rounds = [[next(batches) for _ in range(3)] for _ in range(2)]
+    rounds = [[batch_at(12, 4, "seed", 3 * turn + step) for step in range(3)] for turn in range(2)]
     for batches_of_round in rounds:
         assert sorted(index for batch in batches_of_round for index in batch) == list(range(12))
     assert rounds[0] != rounds[1]
+    assert batch_at(12, 4, "other", 0) != rounds[0][0]
 
 
-def test_an_interrupted_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "render_scenes", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train_vlm(tmp_path / "deep" / "model", cpu_minutes=0.05, progress=Progress(disable=True))
-    assert list((tmp_path / "deep").iterdir()) == []
+def test_scenes_may_be_asked_fewer_kinds_of_questions(scenes) -> None:
+    recipe = Recipe(frame_size=64)
+    writer = QuestionWriter(build_processor(recipe, words()), recipe)
+    questions = writer.ask(scenes, list(range(24)), random.Random(0), kinds_per_scene=2)
+    assert questions.section.max() == 2
+    everything = writer.ask(scenes, list(range(24)), random.Random(0))
+    assert questions.tokens.shape[1] < everything.tokens.shape[1]
 
 
 def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(ConfigurationError, match="exists already"):
-        train_vlm(tmp_path, cpu_minutes=0.05, progress=Progress(disable=True))
+        train_vlm(tmp_path, progress=Progress(disable=True))
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
-def test_quick_is_a_fifth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[TrainingOptions] = []
-
-    def record(self: Training, folder: Path) -> dict[str, object]:
-        seen.append(self.options)
-        return {}
-
-    monkeypatch.setattr(Training, "run", record)
-    for quick in (False, True):
-        train_vlm(tmp_path / str(quick), cpu_minutes=10, seed=3, quick=quick, progress=Progress(disable=True))
-    assert seen[1] == replace(
-        seen[0],
-        cpu_minutes=2.0,
-        scenes=seen[0].scenes // 5,
-        calibration_scenes=seen[1].calibration_scenes,
-        test_scenes=seen[1].test_scenes,
-    )
+def test_quick_is_a_fraction_of_the_whole() -> None:
+    whole = TrainingOptions()
+    assert QUICK.scenes < whole.scenes / 3
+    assert QUICK.vision_steps + QUICK.answer_steps < (whole.vision_steps + whole.answer_steps) / 3
+    assert QUICK.recipe == whole.recipe
+    assert QUICK.exit_layers == whole.exit_layers
