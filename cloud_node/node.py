@@ -6,14 +6,17 @@ import asyncio
 from functools import partial
 from typing import Annotated
 
+import structlog
 from msgspec import Meta
 
 from ..bus.transport import Bus
-from ..models.answering import CloudAnswerer, cloud_answerer
+from ..models.answering import CloudAnswerer, UnsplitAnswerer, any_cloud_answerer
 from ..models.inference_worker import InferenceWorker
 from ..models.serving import NodeConfiguration, serve
 from .collaboration import CollaborationSettings, ContextServer
 from .contexts import ContextSettings
+
+_log = structlog.get_logger()
 
 
 class CloudConfiguration(NodeConfiguration, frozen=True, kw_only=True):
@@ -33,13 +36,17 @@ class CloudConfiguration(NodeConfiguration, frozen=True, kw_only=True):
 
 async def run(configuration: CloudConfiguration, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; raises ModelError or BrokerError before the first task where it cannot."""
-    make_answerer = partial(cloud_answerer, configuration.model)
+    make_answerer = partial(any_cloud_answerer, configuration.model)
     await serve(configuration, "cloud", make_answerer, partial(_context_server, configuration), stop)
 
 
 def _context_server(
-    configuration: CloudConfiguration, bus: Bus, answerer: CloudAnswerer, worker: InferenceWorker
-) -> ContextServer:
+    configuration: CloudConfiguration, bus: Bus, answerer: CloudAnswerer | UnsplitAnswerer, worker: InferenceWorker
+) -> ContextServer | None:
+    """None for a model that has no half to give to edges."""
+    if isinstance(answerer, UnsplitAnswerer):
+        _log.warning("no edge can ask this model for single tokens", model=answerer.model, reason=answerer.refusal)
+        return None
     contexts = ContextSettings(
         session_ttl_s=configuration.context_ttl_s, budget_bytes=int(configuration.context_budget_mb * 1e6)
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..bus.errors import ModelError
+from ..bus.errors import ModelError, SplitError
 from ..bus.kinds import EXPLAIN
 from ..bus.places import Place
 from . import checkpoints
@@ -18,9 +21,10 @@ from .images import colour_card_jpeg
 from .modes import ce, full, standalone
 from .partitions import EdgePartition, WholeModel
 from .prompt_encoder import PromptEncoder, PromptReader
-from .questions import Answer, Question
+from .questions import Answer, Question, answer_at_once
 from .self_check import self_check
 from .stages import SplitDecoder, split_decoder
+from .unsplit import UnsplitModel
 
 
 def edge_answerer(model: str | None = None, *, collaborate: bool = True, draft: bool = True) -> EdgeAnswerer:
@@ -43,8 +47,32 @@ def edge_answerer(model: str | None = None, *, collaborate: bool = True, draft: 
 
 
 def cloud_answerer(model: str | None = None) -> CloudAnswerer:
-    """The whole model. Raises ModelError or SplitError."""
-    checkpoint, reader, encoder, split = _load_and_check(model)
+    """The whole model, cut as edges need it. Raises ModelError or SplitError."""
+    return _cloud_answerer(*_load_and_check(model))
+
+
+def any_cloud_answerer(model: str | None = None) -> CloudAnswerer | UnsplitAnswerer:
+    """The whole model; one that cannot be split is left in one piece. Raises ModelError."""
+    checkpoint, reader = _load(model)
+    try:
+        return _cloud_answerer(checkpoint, reader, *checked_split(checkpoint, reader))
+    except SplitError as refusal:
+        answerer = UnsplitAnswerer(
+            model=checkpoint.name,
+            model_hash=checkpoint.digest,
+            quality=_quality(checkpoint, ("cloud",)),
+            reader=reader,
+            whole=UnsplitModel(checkpoint.model),
+            refusal=str(refusal),
+        )
+    with _named_failures(checkpoint):
+        answer_at_once(answerer, replace(_check_question(), max_tokens=1))
+    return answerer
+
+
+def _cloud_answerer(
+    checkpoint: checkpoints.Checkpoint, reader: PromptReader, encoder: PromptEncoder, split: SplitDecoder
+) -> CloudAnswerer:
     return CloudAnswerer(
         model=checkpoint.name,
         model_hash=checkpoint.digest,
@@ -67,7 +95,6 @@ class ModelAnswerer:
     quality: dict[Place, dict[str, float]]
     modes: dict[Place, str]
     reader: PromptReader
-    encoder: PromptEncoder
 
     def begin(self, question: Question, place: Place) -> Steps[Answer]:
         started_s = time.perf_counter()
@@ -86,12 +113,12 @@ class ModelAnswerer:
     def words(self, tokens: tuple[int, ...]) -> str:
         return self.reader.words(list(tokens))
 
-    def encode(self, question: Question) -> Tensor:
-        """The prompt's embeddings: [1, positions, hidden_size]."""
-        return self.encoder.encode(self.reader.read(question))
+    def encode(self, question: Question) -> Any:
+        """What the modes begin with."""
+        raise NotImplementedError
 
-    def decode(self, question: Question, place: Place, prompt: Tensor) -> Steps[Generation]:
-        """The mode of a place, from the prompt's embeddings on."""
+    def decode(self, question: Question, place: Place, prompt: Any) -> Steps[Generation]:
+        """The mode of a place, from the encoded prompt on."""
         raise NotImplementedError
 
     def _limits(self, question: Question, thresholds: tuple[float, ...] = ()) -> Limits:
@@ -99,7 +126,18 @@ class ModelAnswerer:
 
 
 @dataclass(kw_only=True)
-class EdgeAnswerer(ModelAnswerer):
+class SplitAnswerer(ModelAnswerer):
+    """Encodes prompts apart from the decoder."""
+
+    encoder: PromptEncoder
+
+    def encode(self, question: Question) -> Tensor:
+        """The prompt's embeddings: [1, positions, hidden_size]."""
+        return self.encoder.encode(self.reader.read(question))
+
+
+@dataclass(kw_only=True)
+class EdgeAnswerer(SplitAnswerer):
     """Answers with the early exits, and at `edge+cloud` asks a cloud for what neither of them is sure of."""
 
     partition: EdgePartition
@@ -113,13 +151,30 @@ class EdgeAnswerer(ModelAnswerer):
 
 
 @dataclass(kw_only=True)
-class CloudAnswerer(ModelAnswerer):
+class CloudAnswerer(SplitAnswerer):
     """Answers with every layer."""
 
     whole: WholeModel
     modes: dict[Place, str] = field(default_factory=lambda: {"cloud": "full"})
 
     def decode(self, question: Question, place: Place, prompt: Tensor) -> Steps[Generation]:
+        del place  # there is only one
+        return full.decode(self.whole, prompt, self._limits(question))
+
+
+@dataclass(kw_only=True)
+class UnsplitAnswerer(ModelAnswerer):
+    """Answers with every layer of a model in one piece. refusal: why it is not split."""
+
+    whole: UnsplitModel
+    refusal: str
+    modes: dict[Place, str] = field(default_factory=lambda: {"cloud": "full"})
+
+    def encode(self, question: Question) -> dict[str, Tensor]:
+        """The model's own inputs."""
+        return self.reader.read(question)
+
+    def decode(self, question: Question, place: Place, prompt: dict[str, Tensor]) -> Steps[Generation]:
         del place  # there is only one
         return full.decode(self.whole, prompt, self._limits(question))
 
@@ -133,18 +188,38 @@ def _quality(checkpoint: checkpoints.Checkpoint, places: tuple[Place, ...]) -> d
 
 
 def _load_and_check(model: str | None) -> tuple[checkpoints.Checkpoint, PromptReader, PromptEncoder, SplitDecoder]:
+    checkpoint, reader = _load(model)
+    return checkpoint, reader, *checked_split(checkpoint, reader)
+
+
+def _load(model: str | None) -> tuple[checkpoints.Checkpoint, PromptReader]:
     # A second thread makes each token of so small a model dearer, and on a busy machine several times so.
     torch.set_num_threads(1)
     checkpoint = checkpoints.load(model)
-    try:
-        reader, encoder = PromptReader(checkpoint.processor), PromptEncoder(checkpoint.model)
+    with _named_failures(checkpoint):
+        return checkpoint, PromptReader(checkpoint.processor)
+
+
+def checked_split(checkpoint: checkpoints.Checkpoint, reader: PromptReader) -> tuple[PromptEncoder, SplitDecoder]:
+    """A model's parts, proven to do what the whole does. Raises ModelError or SplitError."""
+    with _named_failures(checkpoint):
+        encoder = PromptEncoder(checkpoint.model)
         split = split_decoder(checkpoint.model, checkpoint.exits.layers)
-        inputs = reader.read(Question(EXPLAIN.prompt, (colour_card_jpeg(),)))
-        self_check(checkpoint.model, encoder, split, inputs)
-    # Models of other makes, and folders with parts missing, fail in the library in ways of their own.
+        self_check(checkpoint.model, encoder, split, reader.read(_check_question()))
+    return encoder, split
+
+
+def _check_question() -> Question:
+    return Question(EXPLAIN.prompt, (colour_card_jpeg(),))
+
+
+@contextmanager
+def _named_failures(checkpoint: checkpoints.Checkpoint) -> Iterator[None]:
+    """Models of other makes, and folders with parts missing, fail in the library in ways of their own."""
+    try:
+        yield
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"the model {checkpoint.name} cannot answer a question with an image ({checkpoints.reason(error)}); "
             "restore its files or use the bundled model"
         ) from error
-    return checkpoint, reader, encoder, split

@@ -9,12 +9,12 @@ from typing import Any
 
 from ..bus.errors import ConfigurationError, MessageRefused
 from ..bus.kinds import EXPLAIN
-from .answering import cloud_answerer, edge_answerer
+from .answering import any_cloud_answerer, edge_answerer
 from .questions import Question, answer_at_once, own_place
 
 # Whatever is asked, an answer is a sentence or two.
 _MAX_TOKENS = 64
-_ANSWERERS = {"edge": edge_answerer, "cloud": cloud_answerer}
+_ANSWERERS = {"edge": edge_answerer, "cloud": any_cloud_answerer}
 
 
 def ask_once(

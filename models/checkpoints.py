@@ -1,7 +1,8 @@
 """Models on disk: the bundled one, a folder, or one from the Hugging Face hub. Safetensors and JSON, never pickle.
 
 A folder of ours is an ordinary Hugging Face model folder with three files beside it: exits.safetensors and
-exits.json (exits.py), and card.json, which says what the model was trained on and what it scored.
+exits.json (exits.py), and card.json, which says what the model was trained on and what it scored. Or it is an adapter
+(adapters.py) with those three files, and names the folder or hub id of its base.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..bus.errors import ModelError
-from .exits import SETTINGS_FILE, Exits, exits_from_final_head, load_exits
+from . import adapters
+from .exits import SETTINGS_FILE, Exits, default_layers, exits_from_final_head, load_exits, read_settings
 from .stages import decoder_of, final_head
+from .still_images import load_processor
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 CARD_FILE = "card.json"
+
+# What transformers and what it stands on raise for files that are missing, broken or of another kind.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,34 @@ def load(model: str | Path | None = None) -> Checkpoint:
     Only a hub id ever reaches for the network. Raises ModelError, which says what to do, for an unknown name and for
     missing, broken or truncated files.
     """
+    source = _locate(model)
+    return _load_folder(source) if isinstance(source, Path) else _load_from_hub(source)
+
+
+def load_configuration(model: str | Path | None = None) -> tuple[PretrainedConfig, ProcessorMixin, tuple[int, ...]]:
+    """A model's configuration, processor and exit layers, without its weights; an adapter's are its base's.
+
+    Raises ModelError as `load` does.
+    """
+    from transformers import AutoConfig
+
+    source = _locate(model)
+    if isinstance(source, Path) and adapters.is_adapter(source):
+        return load_configuration(adapters.base_name(source))
+    local = isinstance(source, Path)
+    quiet_transformers()
+    try:
+        config = AutoConfig.from_pretrained(str(source), local_files_only=local)
+        processor = load_processor(str(source), local_files_only=local)
+    except _UNREADABLE as error:
+        raise _not_loaded(str(source), error) from error
+    if local and (source / SETTINGS_FILE).is_file():
+        return config, processor, read_settings(source)[0]
+    return config, processor, default_layers(config.get_text_config().num_hidden_layers)
+
+
+def _locate(model: str | Path | None) -> Path | str:
+    """A folder with a model, or a hub id. Raises ModelError for what is neither."""
     if model is None:
         folder = bundled_model_path()
         if not (folder / "config.json").is_file():
@@ -64,11 +99,13 @@ def load(model: str | Path | None = None) -> Checkpoint:
                 "this installation has no bundled model; "
                 "train one with `roadside train vlm DIR` and name it with `--model DIR`"
             )
-        return _load_folder(folder)
+        return folder
     if Path(model).is_dir():
-        return _load_folder(Path(model))
+        if not (Path(model) / "config.json").is_file() and not adapters.is_adapter(Path(model)):
+            raise ModelError(f"{model} is not a model's folder: it has no config.json")
+        return Path(model)
     if _is_hub_id(str(model)):
-        return _load_from_hub(str(model))
+        return str(model)
     raise ModelError(f"no model at {model}; give a model's folder or a Hugging Face id like owner/name")
 
 
@@ -92,8 +129,8 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _load_folder(folder: Path) -> Checkpoint:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is not a model's folder: it has no config.json")
+    if adapters.is_adapter(folder):
+        return _load_adapted(folder)
     model, processor = _load_pretrained(str(folder), local_files_only=True)
     card = _card(folder)
     return Checkpoint(
@@ -101,6 +138,25 @@ def _load_folder(folder: Path) -> Checkpoint:
         digest=_digest(folder),
         model=model,
         processor=processor,
+        exits=_exits(model, folder),
+        card=card,
+    )
+
+
+def _load_adapted(folder: Path) -> Checkpoint:
+    """An adapter merged into its base."""
+    card = _card(folder)
+    try:
+        base = load(adapters.base_name(folder))
+    except ModelError as error:
+        raise ModelError(f"{folder} is an adapter, and its base cannot be used: {error}") from error
+    adapters.check_base(folder, card, base.digest)
+    model = adapters.with_adapter(base.model, folder).eval()
+    return Checkpoint(
+        name=card.get("name", folder.resolve().name),
+        digest=_digest(folder),
+        model=model,
+        processor=base.processor,
         exits=_exits(model, folder),
         card=card,
     )
@@ -119,11 +175,9 @@ def _load_from_hub(hub_id: str) -> Checkpoint:
 
 
 def _load_pretrained(source: str, *, local_files_only: bool) -> tuple[PreTrainedModel, ProcessorMixin]:
-    from safetensors import SafetensorError
-
     transformers = quiet_transformers()
     try:
-        processor = transformers.AutoProcessor.from_pretrained(source, local_files_only=local_files_only)
+        processor = load_processor(source, local_files_only=local_files_only)
         model, found = transformers.AutoModelForImageTextToText.from_pretrained(
             source,
             local_files_only=local_files_only,
@@ -131,10 +185,8 @@ def _load_pretrained(source: str, *, local_files_only: bool) -> tuple[PreTrained
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(
-            f"the model {source} cannot be loaded ({reason(error)}); restore its files or name another with --model"
-        ) from error
+    except _UNREADABLE as error:
+        raise _not_loaded(source, error) from error
     # The library would fill gaps with random numbers and only warn.
     if missing := sorted([*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])]):
         raise ModelError(
@@ -142,6 +194,12 @@ def _load_pretrained(source: str, *, local_files_only: bool) -> tuple[PreTrained
             "restore its files or name another with --model"
         )
     return model.eval(), processor
+
+
+def _not_loaded(source: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"the model {source} cannot be loaded ({reason(error)}); restore its files or name another with --model"
+    )
 
 
 def _exits(model: PreTrainedModel, folder: Path | None) -> Exits:

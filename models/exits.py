@@ -64,32 +64,46 @@ def load_exits(folder: Path, hidden_size: int, vocabulary: int) -> Exits:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    layers, thresholds = read_settings(folder)
+    heads = new_heads(len(layers), hidden_size, vocabulary)
+    try:
+        heads.load_state_dict({name: weight.float() for name, weight in load_file(folder / WEIGHTS_FILE).items()})
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
+    return Exits(layers, heads.eval().requires_grad_(False), thresholds)
+
+
+def read_settings(folder: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The exits' layers and thresholds, without their heads. Raises ModelError where they cannot be read."""
     try:
         settings = json.loads((folder / SETTINGS_FILE).read_text())
         layers = tuple(int(layer) for layer in settings["layers"])
         thresholds = tuple(float(threshold) for threshold in settings["thresholds"])
-        heads = new_heads(len(layers), hidden_size, vocabulary)
-        heads.load_state_dict({name: weight.float() for name, weight in load_file(folder / WEIGHTS_FILE).items()})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"the early exits in {folder} cannot be read ({error}); restore the folder or train anew"
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(folder, error) from error
     if len(layers) != 2 or len(thresholds) != 2 or not 0 < layers[0] < layers[1]:
         raise ModelError(
             f"{folder / SETTINGS_FILE} must name two exit layers in rising order, and a threshold for each"
         )
-    return Exits(layers, heads.eval().requires_grad_(False), thresholds)
+    return layers, thresholds
+
+
+def _unreadable(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"the early exits in {folder} cannot be read ({error}); restore the folder or train anew")
 
 
 def exits_from_final_head(head: nn.Module, layer_count: int) -> Exits:
-    """Exits for a model that has none: its own final norm and head after a quarter and a half of its layers.
+    """Exits for a model that has none: its own final norm and head at the default layers.
 
-    These are the paper's positions (8 and 16 of 32). Untrained exits are seldom sure, so an edge that stands alone
-    answers badly with them.
+    Untrained exits are seldom sure, so an edge that stands alone answers badly with them.
     """
+    return Exits(default_layers(layer_count), nn.ModuleList([head, head]), (UNCALIBRATED_THRESHOLD,) * 2)
+
+
+def default_layers(layer_count: int) -> tuple[int, int]:
+    """After a quarter and a half of the layers: the paper's positions (8 and 16 of 32)."""
     first = max(1, layer_count // 4)
-    layers = (first, max(first + 1, layer_count // 2))
-    return Exits(layers, nn.ModuleList([head, head]), (UNCALIBRATED_THRESHOLD,) * 2)
+    return first, max(first + 1, layer_count // 2)
 
 
 def thresholds_for(wanted: Sequence[float], exits: Exits) -> tuple[float, ...]:

@@ -82,6 +82,10 @@ class WholeModel:
     def session(self) -> WholeSession:
         return WholeSession(self)
 
+    def embed(self, token: int) -> Tensor:
+        """One generated token's embedding: [1, 1, hidden_size]."""
+        return self.encoder.embed(token)
+
 
 class WholeSession:
     """One sequence through every layer."""

@@ -97,7 +97,13 @@ class _EmbeddingsOut(nn.Module):
         from transformers.modeling_outputs import BaseModelOutputWithPast
 
         if needed := sorted(name for name in others.keys() - self._IGNORED if others[name] is not None):
-            raise SplitError(f"the model hands {', '.join(needed)} to its decoder, which stages do not carry")
+            raise SplitError(
+                f"the model hands {', '.join(needed)} to its decoder, which stages do not carry; "
+                "such a model answers at the cloud only"
+            )
         if position_ids is not None and position_ids.ndim > 2:
-            raise SplitError("the model counts positions on several axes, which stages do not carry")
+            raise SplitError(
+                "the model counts positions on several axes, which stages do not carry; "
+                "such a model answers at the cloud only"
+            )
         return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)

@@ -58,7 +58,7 @@ async def serve(
     configuration: NodeConfiguration,
     role: Role,
     make_answerer: Callable[[], A],
-    make_companion: Callable[[Bus, A, InferenceWorker], Companion] | None,
+    make_companion: Callable[[Bus, A, InferenceWorker], Companion | None] | None,
     stop: asyncio.Event,
 ) -> None:
     """A node's whole life: load the model, join the bus, answer tasks until `stop` is set."""
