@@ -1,7 +1,8 @@
 """Training samples: a moment of a rendered drive, with its telemetry, its facts and labels. Nothing is stored.
 
-A sample is a function of its seed alone. The moments come from the same drives that logs are rendered from, only
-evened out over the (action, justification) pairs, because a drive mostly keeps its speed on a clear road.
+A sample is a function of its seed alone. The moments come from the same drives that logs are rendered from, drawn in
+one of two ways: evened out over the (action, justification) pairs, because a drive mostly keeps its speed on a clear
+road; or evenly over time, as a vehicle meets them, with all that is in sight before anybody reacts to it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import multiprocessing
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 from PIL import Image
 
@@ -24,6 +27,8 @@ from .renderer import Renderer
 from .scene import Drive, Stretch
 from .situations import SITUATIONS
 from .telemetry import signals_at
+
+Draw = Literal["pairs", "time"]
 
 # Seeds of the sets are held apart: no drive of one occurs in another.
 TRAINING_FIRST_SEED = 10_000_000
@@ -82,8 +87,12 @@ class Sample:
         return sentence(kind, self.facts, rng)
 
 
-def make_sample(seed: int) -> Sample:
+def make_sample(seed: int, draw: Draw = "pairs") -> Sample:
     """The sample of a seed; the same on every machine but for the last bit of JPEG's rounding."""
+    return _moment_of_a_pair(seed) if draw == "pairs" else _moment_in_time(seed)
+
+
+def _moment_of_a_pair(seed: int) -> Sample:
     rng = random.Random(f"sample {seed}")
     wanted = rng.choice(COMBINATIONS)
     offering = [name for name, situation in SITUATIONS.items() if wanted in situation.shows]
@@ -97,7 +106,19 @@ def make_sample(seed: int) -> Sample:
     if not stretches:
         stretches = [stretch for stretch in drive.stretches if stretch.justification == wanted[1]]
     stretch = rng.choice(stretches)
-    at_s = rng.uniform(stretch.start_s + _UNSETTLED_S, stretch.end_s)
+    return _sample(seed, rng, drive, stretch, rng.uniform(stretch.start_s + _UNSETTLED_S, stretch.end_s))
+
+
+def _moment_in_time(seed: int) -> Sample:
+    rng = random.Random(f"moment {seed}")
+    drive = make_drive(seed)
+    settled = [(stretch, stretch.end_s - stretch.start_s - _UNSETTLED_S) for stretch in drive.stretches]
+    stretches, lengths_s = zip(*[(stretch, length_s) for stretch, length_s in settled if length_s > 0], strict=True)
+    (stretch,) = rng.choices(stretches, lengths_s)
+    return _sample(seed, rng, drive, stretch, rng.uniform(stretch.start_s + _UNSETTLED_S, stretch.end_s))
+
+
+def _sample(seed: int, rng: random.Random, drive: Drive, stretch: Stretch, at_s: float) -> Sample:
     frame = Renderer(drive).frame(at_s)
     facts = facts_of(drive, stretch, frame.boxes)
     return Sample(
@@ -115,14 +136,15 @@ def _mirrored(action: str) -> str:
     return f"{verb}-{'right' if side == 'left' else 'left'}" if side else action
 
 
-def make_samples(first_seed: int, count: int, processes: int = 1) -> Iterator[Sample]:
+def make_samples(first_seed: int, count: int, processes: int = 1, draw: Draw = "pairs") -> Iterator[Sample]:
     """Samples of consecutive seeds in order, rendered by worker processes where more than one is asked for."""
     seeds = range(first_seed, first_seed + count)
+    make = partial(make_sample, draw=draw)
     if processes <= 1:
-        yield from map(make_sample, seeds)
+        yield from map(make, seeds)
         return
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(make_sample, seeds, chunksize=32)
+        yield from pool.imap(make, seeds, chunksize=32)
 
 
 def facts_of(drive: Drive, stretch: Stretch, boxes: tuple[ObjectBox, ...]) -> SceneFacts:

@@ -31,8 +31,13 @@ def make_card(
     cpu_minutes: dict[str, float],
     device: str,
     scores: Scores,
+    along_drives: Scores,
 ) -> dict[str, Any]:
-    """The card as plain values; `quality` is read off the scores by place."""
+    """The card as plain values.
+
+    scores: on scenes that are even over the pairs of action and reason; along_drives: on moments even over time, which
+    is what a vehicle meets and `quality` promises by place.
+    """
     places = ("edge", "cloud", "edge+cloud")
     return {
         "name": "roadside-vlm",
@@ -44,6 +49,7 @@ def make_card(
             "validation_first_seed": VALIDATION_FIRST_SEED,
             "test_first_seed": TEST_FIRST_SEED,
             "test_scenes": scores.scenes,
+            "test_moments": along_drives.scenes,
             "pairs_of_action_and_reason": len(COMBINATIONS),
         },
         "options": options,
@@ -60,9 +66,10 @@ def make_card(
             "accelerate": version("accelerate"),
         },
         "scores": scores.voices,
+        "scores_along_drives": along_drives.voices,
         "explain_by_pair": scores.by_pair,
         "request_rate": scores.request_rate,
         "theta_curve": [asdict(point) for point in scores.theta_curve],
-        "quality": {place: {kind: scores.voices[place][kind] for kind in KINDS} for place in places},
+        "quality": {place: {kind: along_drives.voices[place][kind] for kind in KINDS} for place in places},
         "limits": LIMITS,
     }

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ..bus.errors import ConfigurationError
 from ..datasets.boxes import OBJECT_NAMES
 from ..datasets.phrases import words
-from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED
+from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED, Draw
 from .calibration import calibrate, collect_votes
 from .checkpoints import CARD_FILE, quiet_transformers
 from .exits import Exits, new_heads
@@ -47,6 +47,8 @@ OPTIONS_FILE = "options.json"
 class TrainingOptions:
     """How to train. The same options give the same model, but for the machine's rounding.
 
+    scenes: drawn evenly over the pairs of action and reason; moments: drawn evenly over the time of drives, which are
+        mostly uneventful and full of what may yet become a reason.
     vision_steps: batches from which the vision tower learns alone; answer_steps: from which everything learns.
     kinds_per_scene: of how many kinds each scene is asked a question.
     exit_learning_rate: higher than the model's, because the exits are single layers and run after a moving target.
@@ -56,12 +58,14 @@ class TrainingOptions:
     """
 
     seed: int = 0
-    scenes: int = 26_000
+    scenes: int = 20_000
+    moments: int = 10_000
     calibration_scenes: int = 800
     test_scenes: int = 1_200
-    vision_steps: int = 3_000
+    test_moments: int = 600
+    vision_steps: int = 3_400
     vision_batch_size: int = 32
-    answer_steps: int = 2_700
+    answer_steps: int = 3_300
     answer_batch_size: int = 16
     kinds_per_scene: int = 2
     vision_learning_rate: float = 1e-3
@@ -77,9 +81,11 @@ class TrainingOptions:
 
 
 QUICK = TrainingOptions(
-    scenes=6_000,
+    scenes=4_000,
+    moments=2_000,
     calibration_scenes=200,
     test_scenes=300,
+    test_moments=150,
     vision_steps=900,
     answer_steps=500,
     checkpoint_every_steps=100,
@@ -153,6 +159,9 @@ class Training:
         checkpoints = Checkpoints(partial, options.checkpoint_every_steps)
         checkpoints.open()
         scenes = self._render("rendering", TRAINING_FIRST_SEED, options.scenes)
+        # Seeds go on, so that no drive is met twice.
+        first_moment = TRAINING_FIRST_SEED + options.scenes
+        scenes += self._render("rendering moments", first_moment, options.moments, "time")
         self._learn(scenes, checkpoints)
         del scenes
         self._student.eval().cpu()
@@ -160,8 +169,12 @@ class Training:
         shutil.rmtree(folder, ignore_errors=True)
         self._save(folder, held_out)
         test = self._render("rendering test scenes", TEST_FIRST_SEED, options.test_scenes)
+        moments = self._render(
+            "rendering test moments", TEST_FIRST_SEED + options.test_scenes, options.test_moments, "time"
+        )
         with self._stage("scoring", 1):
             scores = score(folder, test, options.recipe)
+            along_drives = score(folder, moments, options.recipe)
         card = make_card(
             parameters=sum(parameter.numel() for parameter in self._student.model.parameters()),
             options=asdict(options),
@@ -169,16 +182,19 @@ class Training:
             cpu_minutes=self.cpu_minutes,
             device=str(self._accelerator.device),
             scores=scores,
+            along_drives=along_drives,
         )
         (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
         draw_curve(checkpoints.losses, folder / "curve.png")
         return card
 
-    def _render(self, name: str, first_seed: int, count: int) -> Scenes:
+    def _render(self, name: str, first_seed: int, count: int, draw: Draw = "pairs") -> Scenes:
         with self._stage(name, count) as advance:
             # Starting a worker takes as long as rendering some hundred scenes.
             processes = min(os.cpu_count() or 1, max(1, count // 400))
-            return render_scenes(first_seed, count, self.options.recipe, processes=processes, advance=advance)
+            return render_scenes(
+                first_seed, count, self.options.recipe, processes=processes, advance=advance, draw=draw
+            )
 
     def _learn(self, scenes: Scenes, checkpoints: Checkpoints) -> None:
         """Both phases: the vision tower with the scene heads, then everything."""

@@ -28,7 +28,7 @@ from ..datasets.phrases import (
     sentence,
     telemetry_text,
 )
-from ..datasets.samples import make_samples
+from ..datasets.samples import Draw, make_samples
 from .images import open_image
 from .tokenizer import AROUND_IMAGE, IMAGE, WHOLE_IMAGE
 from .vlm import Recipe
@@ -71,9 +71,24 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.facts)
 
+    def __add__(self, other: Scenes) -> Scenes:
+        return Scenes(
+            np.concatenate([self.frames, other.frames]),
+            self.telemetry + other.telemetry,
+            self.facts + other.facts,
+            np.concatenate([self.classes, other.classes]),
+            np.concatenate([self.objects, other.objects]),
+        )
+
 
 def render_scenes(
-    first_seed: int, count: int, recipe: Recipe, *, processes: int, advance: Callable[[int], None]
+    first_seed: int,
+    count: int,
+    recipe: Recipe,
+    *,
+    processes: int,
+    advance: Callable[[int], None],
+    draw: Draw = "pairs",
 ) -> Scenes:
     """Render scenes in worker processes; `advance` is told after each how many more there are."""
     side, patches = recipe.frame_size, recipe.patches_per_side**2
@@ -83,7 +98,7 @@ def render_scenes(
     telemetry: list[str] = []
     facts: list[SceneFacts] = []
     rng = random.Random(first_seed)
-    for index, sample in enumerate(make_samples(first_seed, count, processes)):
+    for index, sample in enumerate(make_samples(first_seed, count, processes, draw)):
         jpeg = encode_jpeg(sample.image, rng.randint(*JPEG_QUALITIES))
         frames[index] = np.asarray(open_image(jpeg).resize((side, side), Image.Resampling.BILINEAR))
         classes[index] = class_indices(sample.facts)

@@ -49,8 +49,10 @@ def scenes():
 def options(recipe: Recipe, **changes: object) -> TrainingOptions:
     small = TrainingOptions(
         scenes=64,
+        moments=32,
         calibration_scenes=16,
         test_scenes=12,
+        test_moments=8,
         vision_steps=30,
         vision_batch_size=16,
         answer_steps=40,
