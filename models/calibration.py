@@ -78,6 +78,9 @@ def smallest_threshold(votes: Votes, agreement: float) -> float:
 
 def _curve_point(votes: Votes, threshold: float) -> CurvePoint:
     spoken = votes.confidence >= threshold
+    if not len(spoken):
+        # The exits before it spoke everything.
+        return CurvePoint(threshold, 0.0, 1.0)
     agreement = float(votes.agrees[spoken].double().mean()) if bool(spoken.any()) else 1.0
     return CurvePoint(threshold, round(float(spoken.double().mean()), 4), round(agreement, 4))
 

@@ -16,12 +16,13 @@ import torch
 
 from ..bus.machine import processor_name
 from . import checkpoints
+from .calibration import calibrate
 from .checkpoints import CARD_FILE, Checkpoint
 from .exits import Exits
 from .fine_tuning_data import Moment
 from .fine_tuning_model import VOICES, Tuner
 from .fine_tuning_plan import Plan
-from .fine_tuning_scores import Heard, calibrated_thresholds, served, success_rates
+from .fine_tuning_scores import Heard, served, success_rates
 from .fine_tuning_state import Progress
 
 CURVE_FILE = "curve.png"
@@ -63,10 +64,8 @@ def write_folder(
     folder.mkdir()
     name = f"{checkpoint.name.rpartition('/')[2]}-fine-tuned"
     base_digest = checkpoint.digest
-    calibration = calibrated_thresholds(validation, options["exit_agreement"])
-    thresholds = tuple(exit_["threshold"] for exit_ in calibration)
-    exits = Exits(tuner.exit_layers, tuner.heads(), thresholds)
-    exits.save(folder, {"agreement": options["exit_agreement"], "split": "val", "exits": calibration})
+    calibration = calibrate(validation.votes(), options["exit_agreement"])
+    Exits(tuner.exit_layers, tuner.heads(), calibration.thresholds).save(folder, calibration.as_json())
     draw_curve(state, folder / CURVE_FILE)
     if keep_adapter:
         _save_adapter(tuner, plan.model, folder)

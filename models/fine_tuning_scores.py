@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from ..bus.kinds import KINDS, TaskKind
 from ..datasets.scoring import judge
 from .answering import UnsplitAnswerer, any_cloud_answerer, edge_answerer
+from .calibration import Votes
 from .fine_tuning_data import Moment
 from .fine_tuning_model import VOICES, answer_losses
 from .questions import Answerer, answer_at_once
@@ -33,6 +33,10 @@ class Heard:
 
     def mean_losses(self) -> dict[str, float]:
         return dict(zip(VOICES, self.losses.mean(dim=0).tolist(), strict=True))
+
+    def votes(self) -> list[Votes]:
+        """By exit."""
+        return [Votes(self.confidence[:, voice], self.agrees[:, voice]) for voice in range(1, len(VOICES))]
 
     def token_accuracy(self) -> dict[str, float]:
         return dict(zip(VOICES, self.right.double().mean(dim=0).tolist(), strict=True))
@@ -55,36 +59,6 @@ class Hearing:
     def heard(self) -> Heard:
         right, confidence, agrees = (torch.cat(each) for each in zip(*self._tokens, strict=True))
         return Heard(torch.stack(self._losses), right, confidence, agrees)
-
-
-def calibrated_thresholds(heard: Heard, agreement: float) -> tuple[dict[str, Any], ...]:
-    """For each exit the lowest confidence from which on the share of its tokens that the whole model would say, too,
-    is at least `agreement`; 1 where there is none. An exit is judged by the tokens that those before it left to it.
-
-    Returns for each exit its threshold, and the share and agreement of what it speaks with it on these tokens.
-    """
-    left_over = torch.ones(len(heard.agrees), dtype=torch.bool)
-    exits = []
-    for voice in range(1, len(VOICES)):
-        confidence, agrees = heard.confidence[left_over, voice], heard.agrees[left_over, voice]
-        threshold = _lowest_threshold(confidence, agrees, agreement)
-        spoken = confidence >= threshold
-        exits.append(
-            {
-                "threshold": threshold,
-                "spoken_share": round(float(spoken.double().mean()), 4) if len(spoken) else 0.0,
-                "agreement": round(float(agrees[spoken].double().mean()), 4) if bool(spoken.any()) else 1.0,
-            }
-        )
-        left_over &= heard.confidence[:, voice] < threshold
-    return tuple(exits)
-
-
-def _lowest_threshold(confidence: Tensor, agrees: Tensor, agreement: float) -> float:
-    # Thresholds are written with four decimals, rounded down: who reached the exact value reaches the written one.
-    steps = (confidence.double() * 10_000).floor() / 10_000
-    candidates = [step for step in steps.unique().tolist() if float(agrees[steps >= step].double().mean()) >= agreement]
-    return min(candidates, default=1.0)
 
 
 def success_rates(answerer: Answerer, moments: Sequence[Moment], advance: Callable[[int], None]) -> dict[str, float]:

@@ -29,6 +29,7 @@ VERBS = (
     "report",
     "log",
     "ask",
+    "fine-tune",
     "train",
     "bench",
 )
@@ -67,7 +68,8 @@ def test_help_names_every_verb_without_loading_torch():
 
 
 @pytest.mark.parametrize(
-    "verb", ["demo", "broker", "vehicle", "edge", "cloud", "record", "fleet", "check", "watch", "report", "ask"]
+    "verb",
+    ["demo", "broker", "vehicle", "edge", "cloud", "record", "fleet", "check", "watch", "report", "ask", "fine-tune"],
 )
 def test_every_verb_has_an_example(verb):
     assert "Example:" in roadside(verb, "--help").stdout

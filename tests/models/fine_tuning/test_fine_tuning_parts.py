@@ -19,13 +19,14 @@ from roadside.datasets.drivelog import DriveLog
 from roadside.datasets.findings import Findings
 from roadside.datasets.scoring import judge
 from roadside.models import checkpoints, fine_tuning_state
+from roadside.models.calibration import Votes, calibrate
 from roadside.models.fine_tuning import plan_fine_tuning, schedule
 from roadside.models.fine_tuning_data import TOO_SMALL, choose_stops, gather, right_answer
 from roadside.models.fine_tuning_examples import ExampleWriter, made_ahead
 from roadside.models.fine_tuning_model import VOICES, Tuner, answer_losses, with_adapters
 from roadside.models.fine_tuning_options import FineTuningOptions
 from roadside.models.fine_tuning_plan import count_adapters, count_exits, empty_model, estimate_memory
-from roadside.models.fine_tuning_scores import Heard, calibrated_thresholds
+from roadside.models.fine_tuning_scores import Hearing
 from roadside.models.fine_tuning_state import PartialRun
 from roadside.models.prompt_encoder import PromptReader
 from roadside.models.questions import Question
@@ -371,30 +372,29 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path: Path) -> None:
         PartialRun(tmp_path / "run", {"model": "a", "options": {"seed": 1}})
 
 
-# Thresholds
+# What was heard
 
 
-def test_thresholds_keep_the_agreement_that_was_asked_for() -> None:
-    generator = torch.Generator().manual_seed(0)
-    confidence = torch.rand(500, 3, generator=generator)
-    # The surer, the more often it agrees.
-    agrees = torch.rand(500, 3, generator=generator) < confidence
-    agrees[:, 0] = True
-    heard = Heard(torch.zeros(1, 3), agrees, confidence, agrees)
-    first, second = calibrated_thresholds(heard, 0.9)
-    assert first["agreement"] >= 0.9
-    assert second["agreement"] >= 0.9
-    spoken = confidence[:, 1] >= first["threshold"]
-    assert float(agrees[spoken, 1].double().mean()) == pytest.approx(first["agreement"], abs=1e-4)
-    assert float(spoken.double().mean()) == pytest.approx(first["spoken_share"], abs=1e-4)
-    lower = confidence[:, 1] >= first["threshold"] - 0.02
-    assert float(agrees[lower, 1].double().mean()) < 0.9
+def test_what_the_voices_say_is_compared_with_the_answer_and_with_the_whole_model() -> None:
+    answer = torch.tensor([1, 2])
+    said = torch.tensor([[1, 2], [1, 0], [0, 0]])  # by the whole model and both exits
+    logits = 5.0 * torch.nn.functional.one_hot(said, num_classes=3)
+    hearing = Hearing()
+    hearing.add(logits, answer)
+    hearing.add(logits, answer)
+    heard = hearing.heard()
+    assert heard.token_accuracy() == {"full": 1.0, "exit1": 0.5, "exit2": 0.0}
+    assert [votes.agrees.tolist() for votes in heard.votes()] == [[True, False] * 2, [False] * 4]
+    sure = torch.softmax(torch.tensor([5.0, 0.0, 0.0]), dim=0)
+    assert heard.confidence.flatten().tolist() == pytest.approx([float(sure[0])] * 12)
+    assert heard.mean_losses()["exit1"] == pytest.approx(-float(sure[0].log() + sure[1].log()) / 2)
 
 
-def test_an_exit_that_never_agrees_never_speaks() -> None:
-    never = torch.zeros(20, 3, dtype=torch.bool)
-    heard = Heard(torch.zeros(1, 3), never, torch.full((20, 3), 0.7), never)
-    assert [exit_["threshold"] for exit_ in calibrated_thresholds(heard, 0.9)] == [1.0, 1.0]
+def test_an_exit_to_which_nothing_is_left_has_a_curve_all_the_same() -> None:
+    everything = Votes(torch.full((5,), 0.9), torch.ones(5, dtype=torch.bool))
+    calibration = calibrate([everything, everything], 0.99)
+    assert calibration.thresholds == pytest.approx((0.9, 1.0), abs=2e-4)
+    assert {point.spoken_share for point in calibration.curves[1]} == {0.0}
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
