@@ -11,12 +11,14 @@
     │   ├── BrokerError                 the broker cannot be started, reached or logged in to
     │   └── OutboxFull                  the connection has been away for so long that nothing more can be kept
     ├── MessageRefused                  a received message that is not what its topic carries; has a `reason`
+    ├── BackendError                    a model server elsewhere that does not answer; has a `reason`
     └── FleetError                      a process of the fleet died or did not come up
 
 Who handles them: the command line prints a `RoadsideError` in one line and exits with 1 (2 for a
-`ConfigurationError`); the connection counts a `MessageRefused` by reason and goes on; a replay counts a `VideoError`
-by reason and goes on with its next clip; a sweep writes a `RoadsideError` into the row of the run that failed; the
-recorder logs a `RunError` about a kept frame and goes on with its ledger; nothing else catches them.
+`ConfigurationError`); the connection counts a `MessageRefused` by reason and goes on; a node refuses the task
+that met a `BackendError`; a replay counts a `VideoError` by reason and goes on with its next clip; a sweep writes a
+`RoadsideError` into the row of the run that failed; the recorder logs a `RunError` about a kept frame and goes on with
+its ledger; nothing else catches them.
 """
 
 from __future__ import annotations
@@ -77,6 +79,18 @@ class MessageRefused(RoadsideError):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class BackendError(RoadsideError):
+    """A model server elsewhere that cannot be asked, refuses, or answers what is no answer.
+
+    `reason` is a short fixed word ("unreachable", "overloaded", ...), fit to be a counter's label; the text says what
+    to do.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
         self.reason = reason
 
 

@@ -60,6 +60,7 @@ class NodeState(Message, frozen=True, tag="NodeState"):
     places: where a task sent to this node may be realised; an edge offers `edge+cloud` while it has a cloud to ask.
     quality: success rate by place and task kind, measured on held-out scenes with this node's model.
     slot_power_w: electric power of one busy inference slot, for the energy model.
+    grants_leases: a cloud that takes edges' contexts and says single tokens for them; others are not to be asked.
     """
 
     node: Name
@@ -73,6 +74,7 @@ class NodeState(Message, frozen=True, tag="NodeState"):
         msgspec.field(default_factory=dict)
     )
     slot_power_w: float = 0.0
+    grants_leases: bool = False
     uptime_s: float = 0.0
     event_loop_lag_ms: float = 0.0
     memory_bytes: Count = 0

@@ -1,8 +1,8 @@
 """An edge's line to its clouds: which of them can be asked now, and the lease that each has granted.
 
-An edge introduces itself to every cloud that it sees alive (LeaseRequest) and may then open sessions there without
-asking again. For each answer it picks the cloud that would reply soonest. A cloud that has let a request time out is
-passed over until it is heard of again.
+An edge introduces itself (LeaseRequest) to every living cloud that says that it grants leases, and may then open
+sessions there without asking again. For each answer it picks the cloud that would reply soonest. A cloud that has let a
+request time out is passed over until it is heard of again.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class CloudLine:
             cloud.lease = None
             for session in list(cloud.sessions.values()):
                 session.cloud_is_gone()
-        elif cloud.lease is None and not cloud.refused and now_s - cloud.asked_s >= _LEASE_REPEAT_S:
+        elif state.grants_leases and _may_be_asked(cloud, now_s):
             cloud.asked_s = now_s
             request = LeaseRequest(
                 model_hash=self._terms.model_hash,
@@ -204,6 +204,11 @@ class CloudLine:
         """More replies than can be read: its session asks again, or does without."""
         del received
         self.counters["overflowed_replies"] += 1
+
+
+def _may_be_asked(cloud: _Cloud, now_s: float) -> bool:
+    """For a lease: one that has not answered yet is asked again from time to time."""
+    return cloud.lease is None and not cloud.refused and now_s - cloud.asked_s >= _LEASE_REPEAT_S
 
 
 def _expected_ms(cloud: _Cloud) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -51,14 +52,15 @@ class ServiceTimes:
 class AdmissionQueue:
     """First in, first out.
 
-    limit: accepted tasks that may wait. parallel: tasks that may be under way at once; they share one inference
-    thread, so more than one pays where answers wait for another tier. Every attempt is remembered for a while with its
-    result, so that a task that is sent twice is computed once.
+    limit: accepted tasks that may wait. slots: tasks that are computed side by side. parallel: tasks that may be under
+    way at once; more than there are slots pays where answers wait for another tier. Every attempt is remembered for a
+    while with its result, so that a task that is sent twice is computed once.
     """
 
-    def __init__(self, *, limit: int, parallel: int = 1) -> None:
+    def __init__(self, *, limit: int, parallel: int = 1, slots: int = 1) -> None:
         self._limit = limit
         self._parallel = parallel
+        self._slots = slots
         self._waiting: deque[Job] = deque()
         self._known: OrderedDict[tuple[str, str, int], Job] = OrderedDict()
         self._numbers = itertools.count()
@@ -104,11 +106,13 @@ class AdmissionQueue:
             self.service.observe(place, job.task.kind, service_ms)
 
     def wait_ms(self, now_s: float) -> float:
-        """How long a task that arrived now would wait: the rest of those under way, and all that wait before it."""
-        ahead_ms = sum(self._expected_ms(job) for job in self._waiting)
-        for job in self.running:
-            ahead_ms += max(0.0, self._expected_ms(job) - (now_s - job.started_s) * 1000)
-        return ahead_ms
+        """How long a task that arrived now would wait for a slot, behind those under way and all that wait already."""
+        ahead_ms = [max(0.0, self._expected_ms(job) - (now_s - job.started_s) * 1000) for job in self.running]
+        ahead_ms += [self._expected_ms(job) for job in self._waiting]
+        free_in_ms = [0.0] * self._slots
+        for each_ms in ahead_ms:
+            heapq.heapreplace(free_in_ms, free_in_ms[0] + each_ms)
+        return free_in_ms[0]
 
     def _expected_ms(self, job: Job) -> float:
         return self.service.expected_ms(job.task.place, job.task.kind)
@@ -117,7 +121,7 @@ class AdmissionQueue:
         return Load(
             queued=len(self._waiting),
             running=len(self.running),
-            slots=1,
+            slots=self._slots,
             wait_ms=self.wait_ms(now_s),
             service_ms={place: dict(by_kind) for place, by_kind in self.service.by_place.items()},
         )

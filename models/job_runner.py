@@ -1,145 +1,62 @@
-"""From an accepted task to its answer: the question, a session with a cloud where one is wanted, the result."""
+"""Where a node's answers come from, as its service loop sees it: a model in this process, or a server elsewhere."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from ..bus.kinds import TaskKind
-from ..bus.messages import Load, Result, Timing
+from ..bus.messages import ContextUse, EnergyMethod, Timing
 from ..bus.places import Place
 from .admission import Job
-from .companions import CloudLine, CloudSession
-from .decoding import Drafted
-from .driving import Worked, drive
-from .images import colour_card_jpeg
-from .inference_worker import URGENT, InferenceWorker
-from .questions import Answerer, Question, own_place
 
 
-class JobRunner:
-    """cloud_line: the way to the clouds, for an answerer that can answer together with one.
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of a job; the fields are those of `Result`."""
 
-    load: how busy the node is, told with every result. slot_power_w: electric power while it computes.
+    text: str
+    place: Place
+    mode: str
+    made_by: tuple[str, ...]
+    confidence: float
+    timing: Timing
+    energy_j: float
+    energy_method: EnergyMethod = "modelled"
+    context: ContextUse | None = None
+
+
+class JobRunner(Protocol):
+    """Answers accepted jobs.
+
+    model, model_hash, quality: as a node announces them (`NodeState`).
+    places: where it can answer in principle, the one that needs nobody else first.
+    slots: jobs that it computes side by side without one delaying another.
     """
 
-    def __init__(
-        self,
-        answerer: Answerer,
-        worker: InferenceWorker,
-        *,
-        cloud_line: CloudLine | None,
-        load: Callable[[], Load],
-        slot_power_w: float,
-    ) -> None:
-        self._answerer = answerer
-        self._worker = worker
-        self._cloud_line = cloud_line
-        self._load = load
-        self._slot_power_w = slot_power_w
-        self.own_place: Place = own_place(answerer)
-        self.counters: Counter[str] = Counter()
+    model: str
+    model_hash: str
+    quality: dict[Place, dict[str, float]]
+    places: tuple[Place, ...]
+    slots: int
+    counters: Counter[str]
 
     def can_answer_at(self, place: Place) -> bool:
         """Whether a job could be realised there now."""
-        if place not in self._answerer.modes:
-            return False
-        return place != "edge+cloud" or (self._cloud_line is not None and self._cloud_line.available)
+        ...
 
     async def try_out(self, kind: TaskKind, place: Place) -> float | None:
-        """How long an answer to a question of this kind takes, in milliseconds; None where no cloud was there."""
-        started_s = time.monotonic()
-        session = self._open_session(place, started_s + kind.deadline_ms / 1000)
-        question = Question(prompt=kind.prompt, frames=(colour_card_jpeg(),), max_tokens=kind.max_tokens)
-        steps = self._answerer.begin(question, place)
-        try:
-            await drive(steps, self._worker, rank=URGENT, cancelled=lambda: False, session=session)
-        finally:
-            context = session.close() if session is not None else None
-        if place == "edge+cloud" and (context is None or context.ended_alone):
-            return None
-        return (time.monotonic() - started_s) * 1000
+        """How long an answer to a question of this kind takes, in milliseconds; None where nobody was there for it.
 
-    async def answer(self, job: Job, send_provisional: Callable[[Result], None]) -> Result | None:
-        """The final answer; None where the deadline came first. Raises MessageRefused for an unusable task."""
-        task = job.task
-        question = Question(
-            prompt=task.prompt,
-            frames=task.frames,
-            telemetry=task.telemetry,
-            max_tokens=task.max_tokens,
-            exit_thresholds=task.exit_thresholds,
-        )
-        session = self._open_session(task.place, job.deadline_s)
-        place: Place = "edge+cloud" if session is not None else self.own_place
-        if place != task.place:
-            self.counters["realised_elsewhere"] += 1
+        Raises BackendError where the answer was to come from elsewhere and did not.
+        """
+        ...
 
-        def past_deadline() -> bool:
-            return time.monotonic() >= job.deadline_s
+    async def answer(self, job: Job, show: Callable[[Answered], None]) -> Answered | None:
+        """The final answer; None where the deadline came first. show: is given a provisional one, if there is any.
 
-        def show(draft: Drafted) -> None:
-            if not past_deadline():
-                send_provisional(self._provisional(job, place, draft))
-
-        steps = self._answerer.begin(question, place)
-        try:
-            worked = await drive(
-                steps, self._worker, rank=job.number, cancelled=past_deadline, session=session, on_draft=show
-            )
-        finally:
-            context = session.close() if session is not None else None
-        if worked.answer is None:
-            return None
-        cloud_energy_j = session.energy_j if session is not None else 0.0
-        return Result(
-            task_id=task.task_id,
-            attempt=task.attempt,
-            final=True,
-            text=worked.answer.text,
-            place=place,
-            mode=self._answerer.modes[place],
-            model=self._answerer.model,
-            made_by=worked.answer.made_by,
-            confidence=worked.answer.confidence,
-            timing=_timing(job, worked),
-            energy_j=self._slot_power_w * worked.computed_ms / 1000 + cloud_energy_j,
-            energy_method="modelled",
-            load=self._load(),
-            context=context,
-        )
-
-    def _provisional(self, job: Job, place: Place, draft: Drafted) -> Result:
-        """What the edge would say alone, while the cloud is asked."""
-        computed_ms = (time.monotonic() - job.started_s) * 1000
-        return Result(
-            task_id=job.task.task_id,
-            attempt=job.task.attempt,
-            final=False,
-            text=self._answerer.words(draft.tokens),
-            place=place,
-            mode=self._answerer.modes[place],
-            model=self._answerer.model,
-            made_by=draft.made_by,
-            confidence=draft.confidence,
-            timing=Timing(queue_ms=(job.started_s - job.arrived_s) * 1000, inference_ms=computed_ms),
-            energy_j=self._slot_power_w * computed_ms / 1000,
-            energy_method="modelled",
-            load=self._load(),
-        )
-
-    def _open_session(self, place: Place, deadline_s: float) -> CloudSession | None:
-        if place != "edge+cloud" or place not in self._answerer.modes or self._cloud_line is None:
-            return None
-        return self._cloud_line.open(deadline_s)
-
-
-def _timing(job: Job, worked: Worked) -> Timing:
-    """What was neither the node's own computing nor waiting for the cloud was spent behind other answers."""
-    whole_ms = (time.monotonic() - job.arrived_s) * 1000
-    return Timing(
-        queue_ms=max(0.0, whole_ms - worked.computed_ms - worked.waited_ms),
-        inference_ms=worked.computed_ms,
-        context_ms=worked.waited_ms,
-    )
+        Raises MessageRefused for an unusable task, BackendError where the answer was to come from elsewhere.
+        """
+        ...

@@ -1,9 +1,10 @@
 """A node's service loop: tasks in, ACK or Reject at once, answers out.
 
-Edge and cloud differ in their answerer, and in what they do for each other beside it (their companion).
+Nodes differ in where their answers come from (their runner), and in what they do for each other beside it (their
+companion).
 
-The event loop never computes: inference runs on one worker thread. Every task is admitted or refused the moment it
-arrives.
+The event loop never computes: inference runs on one worker thread, or elsewhere. Every task is admitted or refused the
+moment it arrives.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from msgspec import Meta
 
 from ..bus import topics
 from ..bus.configuration import MemberConfiguration
-from ..bus.errors import MessageRefused
+from ..bus.errors import BackendError, MessageRefused
 from ..bus.kinds import KINDS
 from ..bus.messages import Accepted, NodeState, Rejected, Result, Role, Task
 from ..bus.metrics import node_metrics_served
@@ -29,7 +30,8 @@ from ..bus.transport import Bus, Received, Subscription
 from .admission import AdmissionQueue, Job
 from .companions import CloudLine, Companion, Gauged
 from .inference_worker import InferenceWorker
-from .job_runner import JobRunner
+from .job_runner import Answered, JobRunner
+from .local_runner import LocalRunner
 from .questions import Answerer
 
 log = structlog.get_logger()
@@ -61,32 +63,43 @@ async def serve(
     make_companion: Callable[[Bus, A, InferenceWorker], Companion | None] | None,
     stop: asyncio.Event,
 ) -> None:
-    """A node's whole life: load the model, join the bus, answer tasks until `stop` is set."""
+    """The whole life of a node with a model of its own: load it, join the bus, answer tasks until `stop` is set."""
     # Loading takes seconds and must not keep a signal from being heard.
     answerer = await asyncio.to_thread(make_answerer)
-    name = configuration.name
-    will = NodeState(node=name, role=role, alive=False)
+    worker = InferenceWorker()
+
+    def attach(bus: Bus) -> tuple[JobRunner, Companion | None]:
+        companion = make_companion(bus, answerer, worker) if make_companion is not None else None
+        cloud_line = companion if isinstance(companion, CloudLine) else None
+        runner = LocalRunner(answerer, worker, cloud_line=cloud_line, slot_power_w=configuration.slot_power_w)
+        return runner, companion
+
+    try:
+        await serve_jobs(configuration, role, attach, stop)
+    finally:
+        worker.close()
+
+
+async def serve_jobs(
+    configuration: NodeConfiguration,
+    role: Role,
+    attach: Callable[[Bus], tuple[JobRunner, Companion | None]],
+    stop: asyncio.Event,
+) -> None:
+    """Join the bus and answer tasks until `stop` is set. attach: what a node on this bus answers with."""
+    will = NodeState(node=configuration.name, role=role, alive=False)
     async with Bus(
-        url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.NODE_STATE, will)
+        url=configuration.broker, fleet=configuration.fleet, name=configuration.name, will=(topics.NODE_STATE, will)
     ) as bus:
-        worker = InferenceWorker()
-        try:
-            companion = make_companion(bus, answerer, worker) if make_companion is not None else None
-            server = TaskServer(
-                bus=bus, role=role, configuration=configuration, answerer=answerer, worker=worker, companion=companion
-            )
-            gauges = companion.gauges if isinstance(companion, Gauged) else dict
-            async with node_metrics_served(configuration, server.state, gauges=gauges):
-                await server.run(stop)
-        finally:
-            worker.close()
+        runner, companion = attach(bus)
+        server = TaskServer(bus=bus, role=role, configuration=configuration, runner=runner, companion=companion)
+        gauges = companion.gauges if isinstance(companion, Gauged) else dict
+        async with node_metrics_served(configuration, server.state, gauges=gauges):
+            await server.run(stop)
 
 
 class TaskServer:
-    """Serves one answerer over the bus until told to stop.
-
-    companion: where it is a CloudLine, the node also answers at `edge+cloud`.
-    """
+    """Serves what one runner answers over the bus until told to stop."""
 
     def __init__(
         self,
@@ -94,34 +107,30 @@ class TaskServer:
         bus: Bus,
         role: Role,
         configuration: NodeConfiguration,
-        answerer: Answerer,
-        worker: InferenceWorker,
+        runner: JobRunner,
         companion: Companion | None = None,
     ) -> None:
         self._bus = bus
         self._role: Role = role
         self._name = configuration.name
-        self._answerer = answerer
         self._slot_power_w = configuration.slot_power_w
         self._heartbeat_s = configuration.heartbeat_s
         # The inbox only bridges moments in which the loop is late: admission empties it at once.
         self._inbox_limit = configuration.queue_limit * 2
-        self._queue = AdmissionQueue(limit=configuration.queue_limit, parallel=configuration.parallel_tasks)
+        self._queue = AdmissionQueue(
+            limit=configuration.queue_limit,
+            parallel=max(configuration.parallel_tasks, runner.slots),
+            slots=runner.slots,
+        )
         self._work_changed = asyncio.Event()
         self._companion = companion
-        self._runner = JobRunner(
-            answerer,
-            worker,
-            cloud_line=companion if isinstance(companion, CloudLine) else None,
-            load=lambda: self._queue.load(time.monotonic()),
-            slot_power_w=configuration.slot_power_w,
-        )
+        self._runner = runner
         self._health = Health()
         self.counters: Counter[str] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Announce the node, serve until `stop` is set, then finish what was accepted and say goodbye."""
-        await self._warm_up(self._runner.own_place)
+        await self._warm_up(self._runner.places[0])
         inbox = self._bus.subscribe(
             topics.TASK, limit=self._inbox_limit, on_overflow=self._refuse_overflow, node=self._name
         )
@@ -137,7 +146,7 @@ class TaskServer:
             background.append(group.create_task(self._heartbeat()))
             background.append(group.create_task(self._try_the_cloud()))
             working = group.create_task(self._work(group))
-            log.info(READY, node=self._name, model=self._answerer.model, model_hash=self._answerer.model_hash)
+            log.info(READY, node=self._name, model=self._runner.model, model_hash=self._runner.model_hash)
             await stop.wait()
             self._queue.closed = True
             self._work_changed.set()
@@ -150,7 +159,6 @@ class TaskServer:
     async def _warm_up(self, place: Place) -> None:
         """Answer one question of each kind before announcing a place, so that its first estimate is a measured one."""
         for kind in KINDS.values():
-            await self._runner.try_out(kind, place)  # the first pass pays for lazy initialisation
             if (took_ms := await self._runner.try_out(kind, place)) is None:
                 return
             self._queue.service.observe(place, kind.name, took_ms)
@@ -158,7 +166,7 @@ class TaskServer:
     async def _try_the_cloud(self) -> None:
         """Once a cloud is there, measure what answering with it takes; until then the place is not announced."""
         place: Place = "edge+cloud"
-        while place in self._answerer.modes and place not in self._queue.service.by_place:
+        while place in self._runner.places and place not in self._queue.service.by_place:
             if self._runner.can_answer_at(place):
                 await self._warm_up(place)
             await asyncio.sleep(self._heartbeat_s)
@@ -198,7 +206,7 @@ class TaskServer:
 
     async def _finish(self, job: Job) -> None:
         result = await self._answer(job)
-        place, service_ms = self._runner.own_place, None
+        place, service_ms = self._runner.places[0], None
         if result is not None:
             place, service_ms = result.place, (time.monotonic() - job.started_s) * 1000
             self.counters["answered"] += 1
@@ -217,14 +225,36 @@ class TaskServer:
             return None
         log.debug("started", **_told(job.vehicle, job.task))
         try:
-            result = await self._runner.answer(job, lambda provisional: self._send(job, provisional))
-        except MessageRefused as refusal:
+            answered = await self._runner.answer(
+                job, lambda draft: self._send(job, self._result(job, draft, final=False))
+            )
+        except (MessageRefused, BackendError) as refusal:
+            log.debug("not answered", why=str(refusal), **_told(job.vehicle, job.task))
             self._reject(job.vehicle, job.task, refusal.reason)
             return None
-        if result is None:
+        if answered is None:
             self.counters["cancelled_at_deadline"] += 1
             log.debug("cancelled at its deadline", **_told(job.vehicle, job.task))
-        return result
+            return None
+        return self._result(job, answered, final=True)
+
+    def _result(self, job: Job, answered: Answered, *, final: bool) -> Result:
+        return Result(
+            task_id=job.task.task_id,
+            attempt=job.task.attempt,
+            final=final,
+            text=answered.text,
+            place=answered.place,
+            mode=answered.mode,
+            model=self._runner.model,
+            made_by=answered.made_by,
+            confidence=answered.confidence,
+            timing=answered.timing,
+            energy_j=answered.energy_j,
+            energy_method=answered.energy_method,
+            load=self._queue.load(time.monotonic()),
+            context=answered.context,
+        )
 
     def _send(self, job: Job, result: Result) -> None:
         self._bus.post(topics.RESULT, result, vehicle=job.vehicle, node=self._name)
@@ -254,11 +284,12 @@ class TaskServer:
             role=self._role,
             alive=alive,
             places=self._places() if alive else (),
-            model=self._answerer.model,
-            model_hash=self._answerer.model_hash,
+            model=self._runner.model,
+            model_hash=self._runner.model_hash,
             load=self._queue.load(time.monotonic()),
-            quality=self._answerer.quality,
+            quality=self._runner.quality,
             slot_power_w=self._slot_power_w,
+            grants_leases=alive and self._role == "cloud" and self._companion is not None,
             uptime_s=self._health.uptime_s,
             event_loop_lag_ms=self._health.event_loop_lag_ms,
             memory_bytes=self._health.memory_bytes,
@@ -273,7 +304,7 @@ class TaskServer:
     def _places(self) -> tuple[Place, ...]:
         """Where a task sent here may be realised now and what that takes was measured."""
         measured = self._queue.service.by_place
-        return tuple(place for place in self._answerer.modes if place in measured and self._runner.can_answer_at(place))
+        return tuple(place for place in self._runner.places if place in measured and self._runner.can_answer_at(place))
 
 
 def _told(vehicle: str, task: Task) -> dict[str, Any]:

@@ -38,16 +38,31 @@ EDGE = "edge-1"
 class ScriptedCloud:
     """Grants leases and answers every request with the number of positions that it was asked about."""
 
-    def __init__(self, bus: Bus, *, wait_ms: float = 0.0, greeting: Lease | LeaseRefused | None = None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        wait_ms: float = 0.0,
+        greeting: Lease | LeaseRefused | None = None,
+        grants_leases: bool = True,
+    ) -> None:
         self.bus = bus
         self.wait_ms = wait_ms
+        self.grants_leases = grants_leases
         self.greeting = greeting or Lease(lease="lease", session_ttl_ms=1000)
         self.heard: list[Message] = []
         self.answer: Callable[[InferRequest], Message | None] = self.token
 
     def announce(self, *, alive: bool = True) -> None:
         load = Load(queued=0, running=0, slots=1, wait_ms=self.wait_ms, service_ms={})
-        state = NodeState(node=self.bus.name, role="cloud", alive=alive, places=("cloud",), load=load)
+        state = NodeState(
+            node=self.bus.name,
+            role="cloud",
+            alive=alive,
+            places=("cloud",),
+            load=load,
+            grants_leases=self.grants_leases,
+        )
         self.bus.post(topics.NODE_STATE, state, node=self.bus.name)
 
     async def listen(self, topic: topics.Topic) -> None:
@@ -290,6 +305,16 @@ async def test_a_cloud_that_refuses_is_left_alone(best_broker, fleet):
         await asyncio.sleep(0.2)
         assert len(cloud.of(LeaseRequest)) == 1
         assert not line.available
+
+
+async def test_a_cloud_that_grants_no_leases_is_not_asked_for_one(best_broker, fleet):
+    url = best_broker.url
+    async with line_on(url, fleet) as line, cloud_on(url, fleet, "cloud-1", grants_leases=False) as alone:
+        async with cloud_on(url, fleet, "cloud-2") as other:
+            alone.announce()
+            await until(lambda: other.of(LeaseRequest))
+            await until(lambda: line.available)
+        assert not alone.of(LeaseRequest)
 
 
 async def test_the_least_busy_cloud_is_asked_and_a_preferred_one_alone(best_broker, fleet):

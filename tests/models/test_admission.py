@@ -52,6 +52,20 @@ def test_refuses_what_cannot_make_its_deadline():
     assert isinstance(jobs.admit("v", task("c", remaining_ms=250.0), 0.0), Job)
 
 
+def test_slots_work_side_by_side():
+    jobs = AdmissionQueue(limit=8, parallel=2, slots=2)
+    jobs.service.observe("edge", "explain", 100.0)
+    waits_ms = []
+    for number in range(5):
+        waits_ms.append(jobs.wait_ms(0.0))
+        jobs.admit("v", task(str(number), remaining_ms=9e4), 0.0)
+    assert waits_ms == [0.0, 0.0, 100.0, 100.0, 200.0]
+    jobs.start_next(0.0)
+    jobs.start_next(0.0)
+    assert jobs.wait_ms(0.04) == pytest.approx(160.0), "40 ms later the first two are 40 ms nearer to their end"
+    assert jobs.load(0.04).slots == 2
+
+
 def test_refuses_when_closed():
     jobs = queue()
     jobs.closed = True

@@ -18,6 +18,7 @@ from roadside.bus.places import Place
 from roadside.bus.transport import Bus
 from roadside.models.decoding import Spoke, Steps
 from roadside.models.inference_worker import InferenceWorker
+from roadside.models.local_runner import LocalRunner
 from roadside.models.questions import Answer, Question
 from roadside.models.serving import NodeConfiguration, TaskServer
 
@@ -98,7 +99,8 @@ async def serving(url: str, fleet: str, answerer: HeldAnswerer, *, queue_limit: 
     answerer.free.set()  # the server warms up before it announces itself
     async with Bus(url=url, fleet=fleet, name="edge-1") as node_bus, Bus(url=url, fleet=fleet, name="car-1") as bus:
         worker = InferenceWorker()
-        server = TaskServer(bus=node_bus, role="edge", configuration=configuration, answerer=answerer, worker=worker)
+        runner = LocalRunner(answerer, worker, cloud_line=None, slot_power_w=configuration.slot_power_w)
+        server = TaskServer(bus=node_bus, role="edge", configuration=configuration, runner=runner)
         client, stop = Client(bus), asyncio.Event()
         running = asyncio.create_task(server.run(stop))
         await client.state(lambda state: state.alive)

@@ -1,0 +1,135 @@
+"""From an accepted task to its answer by a model in this process: computing happens on one inference thread."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from ..bus.kinds import TaskKind
+from ..bus.messages import Timing
+from ..bus.places import Place
+from .admission import Job
+from .companions import CloudLine, CloudSession
+from .decoding import Drafted
+from .driving import Worked, drive
+from .images import colour_card_jpeg
+from .inference_worker import URGENT, InferenceWorker
+from .job_runner import Answered
+from .questions import Answerer, Question, own_place
+
+
+class LocalRunner:
+    """See `JobRunner`.
+
+    cloud_line: the way to the clouds, for an answerer that can answer together with one.
+    slot_power_w: electric power while it computes.
+    """
+
+    slots = 1
+
+    def __init__(
+        self, answerer: Answerer, worker: InferenceWorker, *, cloud_line: CloudLine | None, slot_power_w: float
+    ) -> None:
+        self._answerer = answerer
+        self._worker = worker
+        self._cloud_line = cloud_line
+        self._slot_power_w = slot_power_w
+        self._own_place: Place = own_place(answerer)
+        self.model = answerer.model
+        self.model_hash = answerer.model_hash
+        self.quality = answerer.quality
+        self.places: tuple[Place, ...] = tuple(answerer.modes)
+        self.counters: Counter[str] = Counter()
+
+    def can_answer_at(self, place: Place) -> bool:
+        if place not in self._answerer.modes:
+            return False
+        return place != "edge+cloud" or (self._cloud_line is not None and self._cloud_line.available)
+
+    async def try_out(self, kind: TaskKind, place: Place) -> float | None:
+        await self._timed(kind, place)  # the first pass pays for lazy initialisation
+        return await self._timed(kind, place)
+
+    async def _timed(self, kind: TaskKind, place: Place) -> float | None:
+        started_s = time.monotonic()
+        session = self._open_session(place, started_s + kind.deadline_ms / 1000)
+        question = Question(prompt=kind.prompt, frames=(colour_card_jpeg(),), max_tokens=kind.max_tokens)
+        steps = self._answerer.begin(question, place)
+        try:
+            await drive(steps, self._worker, rank=URGENT, cancelled=lambda: False, session=session)
+        finally:
+            context = session.close() if session is not None else None
+        if place == "edge+cloud" and (context is None or context.ended_alone):
+            return None
+        return (time.monotonic() - started_s) * 1000
+
+    async def answer(self, job: Job, show: Callable[[Answered], None]) -> Answered | None:
+        task = job.task
+        question = Question(
+            prompt=task.prompt,
+            frames=task.frames,
+            telemetry=task.telemetry,
+            max_tokens=task.max_tokens,
+            exit_thresholds=task.exit_thresholds,
+        )
+        session = self._open_session(task.place, job.deadline_s)
+        place: Place = "edge+cloud" if session is not None else self._own_place
+        if place != task.place:
+            self.counters["realised_elsewhere"] += 1
+
+        def past_deadline() -> bool:
+            return time.monotonic() >= job.deadline_s
+
+        def show_draft(draft: Drafted) -> None:
+            if not past_deadline():
+                show(self._provisional(job, place, draft))
+
+        steps = self._answerer.begin(question, place)
+        try:
+            worked = await drive(
+                steps, self._worker, rank=job.number, cancelled=past_deadline, session=session, on_draft=show_draft
+            )
+        finally:
+            context = session.close() if session is not None else None
+        if worked.answer is None:
+            return None
+        cloud_energy_j = session.energy_j if session is not None else 0.0
+        return Answered(
+            text=worked.answer.text,
+            place=place,
+            mode=self._answerer.modes[place],
+            made_by=worked.answer.made_by,
+            confidence=worked.answer.confidence,
+            timing=_timing(job, worked),
+            energy_j=self._slot_power_w * worked.computed_ms / 1000 + cloud_energy_j,
+            context=context,
+        )
+
+    def _provisional(self, job: Job, place: Place, draft: Drafted) -> Answered:
+        """What the edge would say alone, while the cloud is asked."""
+        computed_ms = (time.monotonic() - job.started_s) * 1000
+        return Answered(
+            text=self._answerer.words(draft.tokens),
+            place=place,
+            mode=self._answerer.modes[place],
+            made_by=draft.made_by,
+            confidence=draft.confidence,
+            timing=Timing(queue_ms=(job.started_s - job.arrived_s) * 1000, inference_ms=computed_ms),
+            energy_j=self._slot_power_w * computed_ms / 1000,
+        )
+
+    def _open_session(self, place: Place, deadline_s: float) -> CloudSession | None:
+        if place != "edge+cloud" or place not in self._answerer.modes or self._cloud_line is None:
+            return None
+        return self._cloud_line.open(deadline_s)
+
+
+def _timing(job: Job, worked: Worked) -> Timing:
+    """What was neither the node's own computing nor waiting for the cloud was spent behind other answers."""
+    whole_ms = (time.monotonic() - job.arrived_s) * 1000
+    return Timing(
+        queue_ms=max(0.0, whole_ms - worked.computed_ms - worked.waited_ms),
+        inference_ms=worked.computed_ms,
+        context_ms=worked.waited_ms,
+    )
