@@ -21,6 +21,7 @@ from roadside.datasets.phrases import parse, telemetry_text, words
 from roadside.datasets.samples import make_sample
 from roadside.models import training
 from roadside.models.answering import edge_answerer
+from roadside.models.checkpoints import load
 from roadside.models.learning import batch_at, schedule
 from roadside.models.learning_curve import draw_curve
 from roadside.models.prompt_encoder import PromptReader
@@ -29,6 +30,7 @@ from roadside.models.training import QUICK, TrainingOptions, train, train_vlm
 from roadside.models.training_data import (
     CLASS_SETS,
     QuestionWriter,
+    Scenes,
     augmented,
     class_indices,
     objects_by_patch,
@@ -37,6 +39,7 @@ from roadside.models.training_data import (
 )
 from roadside.models.training_losses import read, see
 from roadside.models.vlm import Recipe, build_model, build_processor
+from torch.nn import functional
 
 SEED = 20_000_000
 
@@ -110,6 +113,41 @@ def test_training_learns_and_writes_a_folder_that_answers(tmp_path: Path, tiny_r
     answerer = edge_answerer(str(folder))
     assert answerer.quality["edge"] == card["quality"]["edge"]
     assert answer_at_once(answerer, Question(KINDS["explain"].prompt, (frame,))).tokens
+
+
+@pytest.mark.slow
+def test_a_small_training_already_looks_at_the_picture(tmp_path: Path) -> None:
+    """On scenes that it was not trained on it knows better what to say than it does with the image blanked."""
+    small = options(
+        Recipe(frame_size=64),
+        scenes=1_500,
+        moments=100,
+        vision_steps=300,
+        vision_batch_size=32,
+        answer_steps=220,
+        vision_learning_rate=1e-3,
+        learning_rate=1e-3,
+        warm_up_steps=20,
+        exit_layers=(1, 2),
+        checkpoint_every_steps=1_000,
+    )
+    train(tmp_path / "model", small, device="cpu", progress=Progress(disable=True))
+    held_out = render_scenes(SEED, 200, small.recipe, processes=1, advance=lambda _: None)
+    seeing, blind = (answer_loss(tmp_path / "model", held_out, small.recipe, blank=blank) for blank in (False, True))
+    assert seeing < 0.9 * blind
+
+
+@torch.inference_mode()
+def answer_loss(folder: Path, scenes: Scenes, recipe: Recipe, *, blank: bool) -> float:
+    """Mean cross-entropy of the right answers' words."""
+    checkpoint: Any = load(folder)
+    writer, rng = QuestionWriter(checkpoint.processor, recipe), random.Random(0)
+    questions = writer.ask(scenes, list(range(len(scenes))), rng)
+    frames = np.zeros_like(scenes.frames) if blank else scenes.frames
+    images, _ = see(checkpoint.model, to_pixels(frames), recipe)
+    hidden = read(checkpoint.model, questions, images)[-1]
+    asked = questions.labels != -100
+    return float(functional.cross_entropy(checkpoint.model.lm_head(hidden[asked]), questions.labels[asked]))
 
 
 def test_a_stopped_training_goes_on_to_the_same_model(tmp_path: Path, tiny_recipe: Recipe) -> None:
