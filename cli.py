@@ -31,6 +31,7 @@ _EXTRA_OF = {
     "transformers": "edge",
     "tokenizers": "edge",
     "safetensors": "edge",
+    "httpx2": "openai",
     "accelerate": "train",
     "matplotlib": "train",
     "peft": "train",

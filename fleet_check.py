@@ -93,7 +93,7 @@ def configuration_of(role: MemberRole) -> type[MemberConfiguration]:
         from .edge_node.node import EdgeConfiguration
 
         return EdgeConfiguration
-    from .cloud_node.node import CloudConfiguration
+    from .cloud_node.configuration import CloudConfiguration
 
     return CloudConfiguration
 
@@ -188,7 +188,7 @@ class _Findings:
         name = configuration.name
         for each in _refusals(role, configuration):
             self.problem(name, each)
-        model = getattr(configuration, "model", None)
+        model = None if _asks_a_server(configuration) else getattr(configuration, "model", None)
         if model is not None and not Path(model).is_dir():
             if model.count("/") == 1 and not model.startswith((".", "/", "~")):
                 self.note(name, f"model {model!r} {_HUB}")
@@ -224,6 +224,8 @@ def _refusals(role: MemberRole, configuration: MemberConfiguration) -> Iterator[
         attempts.append(lambda: parse_listen_address(metrics))
     if role == "vehicle":
         attempts += [lambda: _look_at_source(configuration), lambda: _make_policy(configuration)]
+    if _asks_a_server(configuration):
+        attempts.append(lambda: _look_at_server_settings(configuration))
     for attempt in attempts:
         try:
             attempt()
@@ -240,6 +242,17 @@ def _look_at_source(configuration: Any) -> None:
 
     if configuration.video is None or configuration.log is not None or not is_live(configuration.video):
         check_source(Path(configuration.log) if configuration.log is not None else None, configuration.video)
+
+
+def _asks_a_server(configuration: Any) -> bool:
+    return getattr(configuration, "backend", None) == "openai"
+
+
+def _look_at_server_settings(configuration: Any) -> None:
+    """The server itself is left alone."""
+    from .cloud_node.backends.gateway import check_server_settings
+
+    check_server_settings(configuration)
 
 
 def _make_policy(configuration: Any) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import structlog
@@ -31,7 +30,8 @@ from ..bus.messages import (
 from ..bus.transport import Bus, Received, Subscription
 from ..models.stages import Stage
 from .context import Batch, Computed, Context, Missing, Refused, Standing
-from .contexts import ContextManager, ContextSettings
+from .contexts import ContextManager
+from .settings import CollaborationSettings
 
 # An edge asks for one token of an answer at a time, twice if the first request may have been lost.
 _REQUESTS_PER_SESSION = 4
@@ -47,14 +47,6 @@ class Compute(Protocol):
     """Runs a function on the node's inference thread, ahead of whole answers, and returns what it returns."""
 
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]: ...
-
-
-@dataclass(frozen=True)
-class CollaborationSettings:
-    """grace_ms: how long a request waits for positions that have not arrived before they are asked for again."""
-
-    contexts: ContextSettings = field(default_factory=ContextSettings)
-    grace_ms: float = 20.0
 
 
 class ContextServer:

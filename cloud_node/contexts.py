@@ -19,29 +19,10 @@ from ..bus.messages import ContextChunk, Lease, LeaseRefused, LeaseRequest, Nack
 from ..bus.tensors import TensorPayload, unpack
 from ..models.stages import Stage
 from .context import Batch, Computed, Context
+from .settings import ContextSettings
 
 # A session's number may come this far behind the highest of its lease; older ones count as used.
 _NUMBERS_REMEMBERED = 1024
-
-
-@dataclass(frozen=True)
-class ContextSettings:
-    """What contexts may take.
-
-    session_ttl_s: a session that is silent for so long is forgotten.
-    budget_bytes: of all sessions together; beyond it, sessions of the edge that holds most are forgotten, those that
-        were silent longest first.
-    session_bytes, max_positions: of one session; one that needs more is refused.
-    sessions_per_edge: one more, and the edge's own longest silent one is forgotten.
-    edges: leases at once; one more, and the longest silent edge loses its own.
-    """
-
-    session_ttl_s: float = 10.0
-    budget_bytes: int = 512 * 1024 * 1024
-    session_bytes: int = 128 * 1024 * 1024
-    max_positions: int = 2048
-    sessions_per_edge: int = 64
-    edges: int = 256
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ class JobRunner(Protocol):
 
     model, model_hash, quality: as a node announces them (`NodeState`).
     places: where it can answer in principle, the one that needs nobody else first.
-    slots: jobs that it computes side by side without one delaying another.
+    slots: jobs that it computes side by side without one delaying another; slot_power_w: electric power of a busy one.
     """
 
     model: str
@@ -42,6 +42,9 @@ class JobRunner(Protocol):
     places: tuple[Place, ...]
     slots: int
     counters: Counter[str]
+
+    @property
+    def slot_power_w(self) -> float: ...
 
     def can_answer_at(self, place: Place) -> bool:
         """Whether a job could be realised there now."""

@@ -34,8 +34,8 @@ class LocalRunner:
         self._answerer = answerer
         self._worker = worker
         self._cloud_line = cloud_line
-        self._slot_power_w = slot_power_w
         self._own_place: Place = own_place(answerer)
+        self.slot_power_w = slot_power_w
         self.model = answerer.model
         self.model_hash = answerer.model_hash
         self.quality = answerer.quality
@@ -102,7 +102,7 @@ class LocalRunner:
             made_by=worked.answer.made_by,
             confidence=worked.answer.confidence,
             timing=_timing(job, worked),
-            energy_j=self._slot_power_w * worked.computed_ms / 1000 + cloud_energy_j,
+            energy_j=self.slot_power_w * worked.computed_ms / 1000 + cloud_energy_j,
             context=context,
         )
 
@@ -116,7 +116,7 @@ class LocalRunner:
             made_by=draft.made_by,
             confidence=draft.confidence,
             timing=Timing(queue_ms=(job.started_s - job.arrived_s) * 1000, inference_ms=computed_ms),
-            energy_j=self._slot_power_w * computed_ms / 1000,
+            energy_j=self.slot_power_w * computed_ms / 1000,
         )
 
     def _open_session(self, place: Place, deadline_s: float) -> CloudSession | None:

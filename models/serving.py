@@ -113,7 +113,6 @@ class TaskServer:
         self._bus = bus
         self._role: Role = role
         self._name = configuration.name
-        self._slot_power_w = configuration.slot_power_w
         self._heartbeat_s = configuration.heartbeat_s
         # The inbox only bridges moments in which the loop is late: admission empties it at once.
         self._inbox_limit = configuration.queue_limit * 2
@@ -288,7 +287,7 @@ class TaskServer:
             model_hash=self._runner.model_hash,
             load=self._queue.load(time.monotonic()),
             quality=self._runner.quality,
-            slot_power_w=self._slot_power_w,
+            slot_power_w=self._runner.slot_power_w,
             grants_leases=alive and self._role == "cloud" and self._companion is not None,
             uptime_s=self._health.uptime_s,
             event_loop_lag_ms=self._health.event_loop_lag_ms,

@@ -146,26 +146,63 @@ def edge(
     run_node("edge", EdgeConfiguration, run, config, flags, exit_with_parent)
 
 
-@verbs.command(epilog="Example:  roadside cloud --name cloud-1 --broker mqtt://10.0.0.5:1883")
+@verbs.command(
+    epilog="Examples:  roadside cloud --name cloud-1 --broker mqtt://10.0.0.5:1883;  "
+    "roadside cloud --backend openai --url http://10.0.0.9:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct "
+    "--examples-log bdd-x --quality 0.8"
+)
 def cloud(
     config: ConfigFile = None,
     name: NodeName = None,
     broker: BrokerUrl = None,
     fleet: FleetName = None,
-    model: Model = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="A folder or Hugging Face id [default: the bundled model]; with --url the server's name for it.",
+        ),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="transformers: a model in this process [default]; openai: a server that speaks its API."),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="That server, up to /v1: http://host:8000/v1")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="VAR", help="The environment's variable that holds the server's API key.")
+    ] = None,
+    parallel_requests: Annotated[
+        int | None, typer.Option(help="Questions that the server is asked at once [default: 8]")
+    ] = None,
+    examples_log: Annotated[
+        Path | None, typer.Option(help="Driving log whose training split gives examples [default: no examples]")
+    ] = None,
+    examples: Annotated[int | None, typer.Option(help="Examples that go with a question [default: 4]")] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(help="The server's model's measured success rate; without it vehicles ask others first."),
+    ] = None,
     wait_for_broker: WaitForBroker = None,
     metrics: MetricsAt = None,
     log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
 ) -> None:
-    """Serve as a cloud node: the whole model."""
-    from ..cloud_node.node import CloudConfiguration, run
+    """Serve as a cloud node: the whole model, here or on an OpenAI-compatible server."""
+    from ..cloud_node.configuration import CloudConfiguration
+    from ..cloud_node.node import run
 
     flags = {
         "name": name,
         "broker": broker,
         "fleet": fleet,
         "model": model,
+        "backend": backend,
+        "url": url,
+        "api_key_env": api_key_env,
+        "parallel_requests": parallel_requests,
+        "examples_log": examples_log,
+        "examples": examples,
+        "quality": quality,
         "wait_for_broker_s": wait_for_broker,
         "metrics": metrics,
         "log_level": log_level,

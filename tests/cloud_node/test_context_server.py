@@ -25,8 +25,8 @@ from roadside.bus.messages import (
 )
 from roadside.bus.tensors import pack
 from roadside.bus.transport import Bus
-from roadside.cloud_node.collaboration import CollaborationSettings, ContextServer
-from roadside.cloud_node.contexts import ContextSettings
+from roadside.cloud_node.collaboration import ContextServer
+from roadside.cloud_node.settings import CollaborationSettings, ContextSettings
 from roadside.models import checkpoints
 from roadside.models.answering import cloud_answerer, edge_answerer
 from roadside.models.decoding import to_the_end

@@ -12,7 +12,8 @@ from roadside.bus.errors import MessageRefused
 from roadside.bus.messages import ContextChunk, Lease, LeaseRefused, LeaseRequest
 from roadside.bus.tensors import TensorPayload, pack
 from roadside.cloud_node.context import Computed, Context
-from roadside.cloud_node.contexts import ContextManager, ContextSettings
+from roadside.cloud_node.contexts import ContextManager
+from roadside.cloud_node.settings import ContextSettings
 
 FITTING = LeaseRequest(model_hash="abc", first_exit_layer=2, hidden_size=32)
 SEQUENCE = list(range(10, 26))
