@@ -90,7 +90,7 @@ def configuration_of(role: MemberRole) -> type[MemberConfiguration]:
 
         return RecorderConfiguration
     if role == "edge":
-        from .edge_node.node import EdgeConfiguration
+        from .edge_node.configuration import EdgeConfiguration
 
         return EdgeConfiguration
     from .cloud_node.configuration import CloudConfiguration

@@ -16,6 +16,7 @@ from roadside.cloud_node import node as cloud_node
 from roadside.datasets.jpeg import encode_jpeg
 from roadside.datasets.samples import make_sample
 from roadside.edge_node import node as edge_node
+from roadside.edge_node.configuration import EdgeConfiguration
 from roadside.models.answering import cloud_answerer
 from roadside.models.questions import Question, answer_at_once
 
@@ -74,7 +75,7 @@ class Pair:
 @asynccontextmanager
 async def pair(url: str, fleet: str, **edge_settings: Any) -> AsyncIterator[Pair]:
     stop, stop_cloud = asyncio.Event(), asyncio.Event()
-    edge = edge_node.EdgeConfiguration(broker=url, fleet=fleet, **edge_settings)
+    edge = EdgeConfiguration(broker=url, fleet=fleet, **edge_settings)
     cloud = cloud_node.CloudConfiguration(broker=url, fleet=fleet)
     async with Bus(url=url, fleet=fleet, name="car-1") as bus:
         running = [

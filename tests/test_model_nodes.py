@@ -13,6 +13,7 @@ from roadside.cloud_node import node as cloud_node
 from roadside.datasets.jpeg import encode_jpeg
 from roadside.datasets.samples import make_sample
 from roadside.edge_node import node as edge_node
+from roadside.edge_node.configuration import EdgeConfiguration
 from roadside.models.answering import cloud_answerer, edge_answerer
 from roadside.models.questions import Question, answer_at_once
 
@@ -57,7 +58,7 @@ def question(asked: Task) -> Question:
 
 
 async def test_an_edge_answers_as_its_partition_does(best_broker, fleet):
-    configuration = edge_node.EdgeConfiguration(broker=best_broker.url, fleet=fleet)
+    configuration = EdgeConfiguration(broker=best_broker.url, fleet=fleet)
     tasks = [task(number) for number in range(3)]
     heard = await answers(best_broker.url, fleet, edge_node.run, configuration, tasks)
     alone = edge_answerer(None)
@@ -70,7 +71,7 @@ async def test_an_edge_answers_as_its_partition_does(best_broker, fleet):
 
 @pytest.mark.parametrize(("threshold", "speaker"), [(0.0, "exit1"), (2.0, "exit2")])
 async def test_the_vehicle_may_set_the_exit_threshold(best_broker, fleet, threshold, speaker):
-    configuration = edge_node.EdgeConfiguration(broker=best_broker.url, fleet=fleet)
+    configuration = EdgeConfiguration(broker=best_broker.url, fleet=fleet)
     (result,) = await answers(
         best_broker.url, fleet, edge_node.run, configuration, [task(0, exit_thresholds=(threshold, 0.0))]
     )

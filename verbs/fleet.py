@@ -131,7 +131,8 @@ def edge(
     exit_with_parent: WithParent = False,
 ) -> None:
     """Serve as a roadside edge node: early exits of the model's first layers, alone or together with a cloud."""
-    from ..edge_node.node import EdgeConfiguration, run
+    from ..edge_node.configuration import EdgeConfiguration
+    from ..edge_node.node import run
 
     flags = {
         "name": name,
