@@ -33,6 +33,16 @@ def problems(tmp_path: Path, text: str) -> list[str]:
     return [str(problem) for problem in check(tmp_path, text).problems]
 
 
+def test_a_cloud_that_asks_a_server_is_checked_without_asking_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("NOBODYS_KEY", raising=False)
+    cloud = '[[cloud]]\nbackend = "openai"\nurl = "http://127.0.0.1:9/v1"\nmodel = "gpt-4o"\n'
+    assert not problems(tmp_path, cloud)
+    assert "NOBODYS_KEY" in problems(tmp_path, cloud + 'api_key_env = "NOBODYS_KEY"')[0]
+    assert "there is no folder" in problems(tmp_path, cloud + 'examples_log = "nowhere"')[0]
+    assert "hazrad" in problems(tmp_path, cloud + "quality = {hazrad = 0.5}")[0]
+    assert "give its url" in problems(tmp_path, '[[cloud]]\nbackend = "openai"')[0]
+
+
 def test_what_a_fleet_would_run(tmp_path):
     report = check(tmp_path, GOOD)
     assert report.ok

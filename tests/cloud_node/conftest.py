@@ -1,14 +1,23 @@
-"""A tiny decoder with random weights, cut in two: an edge that plays its part, and the layers that the cloud holds."""
+"""What clouds are tested with: a tiny decoder with random weights, cut in two; a web server that fails as told; a log.
+
+The decoder's first half plays the edge's part, the second holds the layers of the cloud.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from roadside.datasets.making import make_log
 from roadside.models.precision import to_float16
 from roadside.models.stages import Stage, decoder_of, final_head
 from torch import nn
@@ -65,3 +74,120 @@ def cut() -> Cut:
                 parameter.normal_(std=0.25)
     decoder = decoder_of(model)
     return Cut(model, Stage(decoder, 0, FIRST_EXIT), Stage(decoder, FIRST_EXIT, 5), final_head(model))
+
+
+Responder = Callable[[asyncio.StreamWriter, dict[str, Any]], Awaitable[None]]
+
+
+class FaultyServer:
+    """A web server that answers its requests as `script` says, one entry each, and the last entry for ever after.
+
+    requests: the JSON bodies that it got; headers: of each request, in lower case; abandoned: requests whose client
+    went away before they were answered.
+    """
+
+    def __init__(self) -> None:
+        self.script: list[Responder] = []
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.abandoned = 0
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (head := await reader.readuntil(b"\r\n\r\n")) is not None:
+                lines = head.decode().split("\r\n")[1:-2]
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                self.headers.append(headers)
+                self.requests.append(json.loads(body))
+                respond = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+                responding = asyncio.ensure_future(respond(writer, self.requests[-1]))
+                leaving = asyncio.ensure_future(reader.read(1))
+                await asyncio.wait({responding, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                if not responding.done():
+                    self.abandoned += 1
+                    responding.cancel()
+                    return
+                leaving.cancel()
+                if writer.is_closing():
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+
+def reply(status: int, body: bytes | dict[str, Any] | str, **headers: str) -> Responder:
+    """A whole HTTP answer."""
+    content = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+
+    async def respond(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
+        del request
+        lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+        await writer.drain()
+
+    return respond
+
+
+def answer(text: str | None, *, prompt_tokens: int = 100, completion_tokens: int = 10, **choice: Any) -> Responder:
+    """What a chat-completions server says on a good day. A question without a picture has 20 tokens fewer."""
+
+    async def respond(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
+        seen = "image_url" in json.dumps(request)
+        usage = {"prompt_tokens": prompt_tokens - (0 if seen else 20), "completion_tokens": completion_tokens}
+        message = {"role": "assistant", "content": text}
+        body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop", **choice}], "usage": usage}
+        await reply(200, body)(writer, request)
+
+    return respond
+
+
+async def hang(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
+    await asyncio.sleep(3600)
+
+
+async def hang_up(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
+    writer.close()
+
+
+async def cut_in_the_middle(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
+    writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{"choices": [{"mess')
+    await writer.drain()
+    writer.close()
+
+
+@pytest.fixture
+def faults() -> SimpleNamespace:
+    """What a faulty server can do: the functions above, by their names."""
+    return SimpleNamespace(reply=reply, answer=answer, hang=hang, hang_up=hang_up, cut_in_the_middle=cut_in_the_middle)
+
+
+@pytest.fixture
+async def faulty_server() -> AsyncIterator[FaultyServer]:
+    server = FaultyServer()
+    connections: set[asyncio.Task[None]] = set()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(asyncio.ensure_future(server.serve(reader, writer)))
+
+    listening = await asyncio.start_server(begin, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    yield server
+    for connection in connections:
+        connection.cancel()
+    await asyncio.gather(*connections, return_exceptions=True)
+    listening.close()
+
+
+@pytest.fixture(scope="session")
+def training_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered driving log of two clips, the first for training and the second for tests; tests only read it."""
+    folder = tmp_path_factory.mktemp("logs") / "two-clips"
+    make_log(folder, seed=3, count=2)
+    first, second = (folder / "test.txt").read_text().split()
+    (folder / "train.txt").write_text(f"{first}\n")
+    (folder / "test.txt").write_text(f"{second}\n")
+    return folder
