@@ -43,6 +43,7 @@ class DemoOptions:
     log, video: what the vehicles see, one of the two; the bundled log where neither is given. A video is a file or the
     URL of a live camera.
     mode: how edges decode where a cloud is at hand; theta: confidence at which their exits speak.
+    vehicle_model: of each vehicle's own, "bundled" for the bundled one; None: their narrators alone.
     link: between each vehicle and the broker, as datasets/link_traces.py reads it; None: this machine's loopback.
     frame_interval_s: between two frames that a vehicle publishes for people; 0: none. keep_frames: which the run keeps.
     """
@@ -57,6 +58,7 @@ class DemoOptions:
     place: Place | None = None
     mode: EdgeMode = "ce"
     theta: Annotated[float, Meta(ge=0, le=10)] | None = None
+    vehicle_model: str | None = None
     broker: str | None = None
     link: str | None = None
     duration_s: Annotated[float, Meta(ge=1)] = 30.0
@@ -134,6 +136,7 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
                 "policy": policy,
                 "place": options.place,
                 "theta": options.theta,
+                "vehicle-model": options.vehicle_model,
                 "seed": options.seed,
                 "speed": options.speed,
                 "rate-hz": options.rate_hz,

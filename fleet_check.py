@@ -188,7 +188,7 @@ class _Findings:
         name = configuration.name
         for each in _refusals(role, configuration):
             self.problem(name, each)
-        model = None if _asks_a_server(configuration) else getattr(configuration, "model", None)
+        model = _local_model(configuration)
         if model is not None and not Path(model).is_dir():
             if model.count("/") == 1 and not model.startswith((".", "/", "~")):
                 self.note(name, f"model {model!r} {_HUB}")
@@ -242,6 +242,14 @@ def _look_at_source(configuration: Any) -> None:
 
     if configuration.video is None or configuration.log is not None or not is_live(configuration.video):
         check_source(Path(configuration.log) if configuration.log is not None else None, configuration.video)
+
+
+def _local_model(configuration: Any) -> str | None:
+    """The folder or hub id that it would load; None for the bundled one, and where it loads none."""
+    if _asks_a_server(configuration):
+        return None
+    own = getattr(configuration, "vehicle_model", None)
+    return getattr(configuration, "model", None) if own in (None, "bundled") else own
 
 
 def _asks_a_server(configuration: Any) -> bool:

@@ -21,7 +21,7 @@ from .images import colour_card_jpeg
 from .modes import ce, full, standalone
 from .partitions import EdgePartition, WholeModel
 from .prompt_encoder import PromptEncoder, PromptReader
-from .questions import Answer, Question, answer_at_once
+from .questions import Answer, Question, answer_at_once, own_place
 from .self_check import self_check
 from .stages import SplitDecoder, split_decoder
 from .unsplit import UnsplitModel
@@ -68,6 +68,16 @@ def any_cloud_answerer(model: str | None = None) -> CloudAnswerer | UnsplitAnswe
     with _named_failures(checkpoint):
         answer_at_once(answerer, replace(_check_question(), max_tokens=1))
     return answerer
+
+
+def vehicle_answerer(model: str | None = None) -> EdgeAnswerer | CloudAnswerer | UnsplitAnswerer:
+    """A vehicle's own model: with its early exits, or whole where it cannot be split. Raises ModelError."""
+    try:
+        answerer = edge_answerer(model, collaborate=False)
+    except SplitError:
+        answerer = any_cloud_answerer(model)
+    place = own_place(answerer)
+    return replace(answerer, modes={"vehicle": answerer.modes[place]}, quality={"vehicle": answerer.quality[place]})
 
 
 def _cloud_answerer(

@@ -43,6 +43,14 @@ def test_a_cloud_that_asks_a_server_is_checked_without_asking_it(tmp_path, monke
     assert "give its url" in problems(tmp_path, '[[cloud]]\nbackend = "openai"')[0]
 
 
+def test_a_vehicles_own_model_is_looked_for(tmp_path):
+    vehicle = '[[vehicle]]\nvehicle_model = "{}"\n[[edge]]\n'
+    assert not problems(tmp_path, vehicle.format("bundled"))
+    assert "no model at nowhere" in problems(tmp_path, vehicle.format("nowhere"))[0]
+    assert not check(tmp_path, vehicle.format("owner/name")).problems
+    assert "hub" in str(check(tmp_path, vehicle.format("owner/name")).notes[0])
+
+
 def test_what_a_fleet_would_run(tmp_path):
     report = check(tmp_path, GOOD)
     assert report.ok

@@ -28,6 +28,8 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     stale_after_ms: a live camera that shows nothing new for so long is not asked about.
     theta: confidence at which every early exit of an edge may speak (CE-CoLLM's threshold; above 1 none ever does);
         None: each model's own, calibrated ones.
+    vehicle_model: a small model of the vehicle's own: a folder, a Hugging Face id, or "bundled"; None: its narrator
+        alone. vehicle_model_power_w: electric power while it computes, for the energy model.
     fallback_margin_ms: how long before a deadline the narrator speaks if no answer has come.
     silent_after_ms: a node that was not heard of for so long is taken for unreachable.
     """
@@ -52,6 +54,8 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     redact_people: bool = False
     stale_after_ms: Annotated[float, Meta(gt=0)] = 2000.0
     theta: Annotated[float, Meta(ge=0, le=10)] | None = None
+    vehicle_model: str | None = None
+    vehicle_model_power_w: Annotated[float, Meta(ge=0)] = 15.0
     fallback_margin_ms: Annotated[float, Meta(ge=0)] = 25.0
     silent_after_ms: Annotated[float, Meta(gt=0)] = 5000.0
 

@@ -1,7 +1,7 @@
 """Places tasks, keeps after them, and gives each exactly one ending.
 
     begin -> guard(policy) -> a node's inbox -> ACK | Reject -> Result -> end
-                          \\-> narrator, at once where the vehicle itself is chosen, or when time is short
+                          \\-> own model or narrator where the vehicle itself is chosen; narrator when time is short
 
 A task that is refused, whose node dies, or that is not answered goes elsewhere as the next attempt while time is left;
 when an attempt is sent again or left is the business of attempts.py. Whatever happens, a timer of the task's own lets
@@ -20,7 +20,7 @@ from collections.abc import Callable
 import structlog
 
 from ..bus import topics
-from ..bus.errors import OutboxFull
+from ..bus.errors import MessageRefused, OutboxFull
 from ..bus.latencies import LatencyHistogram
 from ..bus.messages import Accepted, Candidate, Load, NodeState, Rejected, Result
 from ..bus.transport import Bus, Received
@@ -29,8 +29,9 @@ from ..policy.utility import UtilityModel
 from ..qos.journal import Journal
 from .attempts import Attempt, Elsewhere, Placement, Step
 from .configuration import VehicleConfiguration
-from .endings import Ending, answered, narrated, outcome_of, provisional_stands
+from .endings import Ending, answered, answered_here, narrated, outcome_of, provisional_stands
 from .nodes import NodeTable, speaks_for_itself
+from .own_model import OwnModel, OwnPlace
 from .placement import Placer, chosen
 from .task_run import Provisional, TaskRun
 from .teller import Teller
@@ -59,8 +60,10 @@ class Dispatcher:
         guard: Guard,
         teller: Teller,
         counters: Counter[str],
+        own_model: OwnModel | None = None,
     ) -> None:
         self._name = configuration.name
+        self._own_model = own_model
         self._silent_after_ms = configuration.silent_after_ms
         self._bus = bus
         self._journal = journal
@@ -70,7 +73,7 @@ class Dispatcher:
         self._utility = UtilityModel()
         self._nodes = NodeTable()
         self._placer = Placer(
-            self._name,
+            own_place=own_model or OwnPlace(self._name),
             nodes=self._nodes,
             guard=guard,
             utility=self._utility,
@@ -78,6 +81,7 @@ class Dispatcher:
         )
         self._jitter = random.Random(f"{configuration.seed}/{self._name}")
         self._open: dict[str, TaskRun] = {}
+        self._answering: set[asyncio.Task[None]] = set()
         self.latencies = LatencyHistogram()
         self.all_ended = asyncio.Event()
         self.all_ended.set()
@@ -98,14 +102,23 @@ class Dispatcher:
         candidate = chosen(decision)
         if task.decision is None:
             task.decision = decision
-        if candidate.place != "vehicle":
-            self._begin_attempt(task, candidate, now_s)
-        elif not task.attempts:
+        if candidate.place != "vehicle" or self._own_model_may_answer(task):
+            self._turn_to(task, candidate, now_s)
+        elif not task.attempts and not task.over_because:
             self._narrate_by_choice(task, now_s)
         elif (retry_s := self._placer.earliest_retry_s(task, decision, now_s)) is not None:
             self._at(task, "attempt", retry_s, self._place)
         else:
             self._fall_back(task, "refused everywhere" if task.over_because == "rejected" else task.over_because)
+
+    def _turn_to(self, task: TaskRun, candidate: Candidate, now_s: float) -> None:
+        """Have the task answered there: by the vehicle's own model, or by a node."""
+        if candidate.place == "vehicle":
+            answering = asyncio.create_task(self._answer_here(task))
+            self._answering.add(answering)
+            answering.add_done_callback(self._answering.discard)
+        else:
+            self._begin_attempt(task, candidate, now_s)
 
     def _begin_attempt(self, task: TaskRun, candidate: Candidate, now_s: float) -> None:
         placement = Placement(
@@ -132,7 +145,7 @@ class Dispatcher:
         step = attempt.step(now_s, None if elsewhere is None else _as_elsewhere(task, elsewhere))
         if step is Step.LEAVE and elsewhere is not None:
             self._end_attempt(task, attempt, "no answer" if was_accepted else "no ack")
-            self._begin_attempt(task, elsewhere, now_s)
+            self._turn_to(task, elsewhere, now_s)
             return
         if step is Step.SEND:
             self._send(task, attempt, now_s)
@@ -143,7 +156,7 @@ class Dispatcher:
             return  # the narrator is about to speak
         if attempt.last_sent_s != attempt.sent_s:
             self._counters["resent"] += 1
-        message = task.message(attempt, now_s)
+        message = task.message(attempt.number, attempt.placement.place, now_s)
         try:
             # Perishable: after a loss of the connection the attempt is sent afresh, with the time that is then left.
             self._bus.post(topics.TASK, message, perishable=True, node=attempt.node, vehicle=self._name)
@@ -163,6 +176,38 @@ class Dispatcher:
             task.avoided[attempt.node] = avoid_until_s
         task.attempt = None
         self._nodes.settled(attempt.node, task.task_id)
+
+    # The vehicle's own model
+
+    def _own_model_may_answer(self, task: TaskRun) -> bool:
+        return self._own_model is not None and not task.own_model_failed
+
+    async def _answer_here(self, task: TaskRun) -> None:
+        """Have the own model answer; where it cannot, the task goes elsewhere while time is left."""
+        assert self._own_model is not None, "only a vehicle with a model turns to itself"
+        task.accepted = True
+        message = task.message(len(task.attempts) + 1, "vehicle", time.monotonic())
+        try:
+            answered = await self._own_model.answer(message)
+        except Exception as error:  # a model is foreign code: whatever it raises must not cost the driver an answer
+            why = error.reason if isinstance(error, MessageRefused) else "failed"
+            self._counters[f"own_model.{why}"] += 1
+            log.warning("the own model has not answered", task_id=task.task_id, why=str(error) or repr(error))
+            task.own_model_failed = True
+            task.over_because = f"own model: {why}"
+            if not task.ended:
+                self._place(task)
+            return
+        if answered is not None and not task.ended:
+            self._end(task, answered_here(answered, self._name, shown_ms=task.age_ms(time.monotonic())))
+
+    async def stop_own_model(self) -> None:
+        """Nobody waits for its answers any more."""
+        for answering in self._answering:
+            answering.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
+        if self._own_model is not None:
+            await asyncio.to_thread(self._own_model.close)
 
     # Hearing
 
@@ -281,7 +326,7 @@ class Dispatcher:
             elsewhere = self._placer.elsewhere(task, attempt, now_s)
             if elsewhere is not None and now_s <= _as_elsewhere(task, elsewhere).until_s:
                 self._end_attempt(task, attempt, "node silent")
-                self._begin_attempt(task, elsewhere, now_s)
+                self._turn_to(task, elsewhere, now_s)
 
     # Ending
 
@@ -294,7 +339,7 @@ class Dispatcher:
         self._end(task, narrated(task, self._name, "result", "", shown_ms=task.age_ms(now_s)))
 
     def _time_is_up(self, task: TaskRun) -> None:
-        never_sent = all(attempt.sent_s is None for attempt in task.attempts)
+        never_sent = bool(task.attempts) and all(attempt.sent_s is None for attempt in task.attempts)
         self._fall_back(task, "the connection is down" if never_sent else "no answer in time")
 
     def _fall_back(self, task: TaskRun, reason: str) -> None:

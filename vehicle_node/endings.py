@@ -4,7 +4,7 @@ result     in time, from the place that was chosen:
              a node's final answer;
              a node's provisional answer that no final one replaced in time ("provisional stands"): the driver has
              seen a model's words since it came, and the narrator's would be worse;
-             the narrator, where the policy chose the vehicle itself
+             the vehicle's own model, or the narrator where it has none, where the policy chose the vehicle itself
 fallback   the narrator, because every chosen place failed or was late
 expired    nobody: the vehicle was down at the deadline, and closes the task when it is back
 """
@@ -17,6 +17,7 @@ from ..bus.messages import ContextUse, EnergyMethod, Outcome, Result, TaskState,
 from ..bus.places import Place
 from ..datasets.narrator import narrate
 from ..datasets.scoring import judge
+from ..models.job_runner import Answered
 from ..qos.journal import JournalEntry
 from .task_run import Provisional, TaskRun
 
@@ -73,6 +74,23 @@ def provisional_stands(provisional: Provisional, *, transmit_energy_j: float) ->
         network_ms=provisional.network_ms,
         transmit_energy_j=transmit_energy_j,
         reason="provisional stands",
+    )
+
+
+def answered_here(answered: Answered, vehicle: str, *, shown_ms: float) -> Ending:
+    """The vehicle's own model has spoken."""
+    return Ending(
+        state="result",
+        reason="",
+        text=answered.text,
+        place="vehicle",
+        node=vehicle,
+        mode=answered.mode,
+        shown_ms=shown_ms,
+        timing=answered.timing,
+        energy_j=answered.energy_j,
+        energy_method=answered.energy_method,
+        made_by=answered.made_by,
     )
 
 

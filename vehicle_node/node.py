@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from ..bus import topics
@@ -24,6 +25,7 @@ from ..bus.messages import NodeState
 from ..bus.metrics import node_metrics_served
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
+from ..models.questions import Answerer
 from ..policy.guard import Guard
 from ..policy.registry import PolicyOptions, make_policy
 from ..qos.journal import Journal
@@ -31,6 +33,7 @@ from .configuration import VehicleConfiguration
 from .dispatcher import Dispatcher, task_id_prefix
 from .endings import expired
 from .frames import FrameSampler
+from .own_model import OwnModel, OwnPlace
 from .scenes import Camera, open_camera
 from .schedule import Arrival, arrivals
 from .task_run import TaskRun
@@ -43,10 +46,21 @@ _LAST_WORDS_S = 2.0  # how long the broker may take to get the last outcomes
 _FIRST_STATES_S = 1.0  # how long to wait for the nodes' retained states before the first task
 
 
-async def run(configuration: VehicleConfiguration, stop: asyncio.Event) -> None:
-    """Replay the log until `duration_s` is over or `stop` is set; return when every task has ended."""
+async def run(
+    configuration: VehicleConfiguration, stop: asyncio.Event, make_answerer: Callable[[], Answerer] | None = None
+) -> None:
+    """Replay the log until `duration_s` is over or `stop` is set; return when every task has ended.
+
+    make_answerer: loads the vehicle's own model, where it is to have one.
+    """
     camera = open_camera(configuration)
     policy = make_policy(configuration.policy, PolicyOptions(place=configuration.place, seed=configuration.seed))
+    own_model = None
+    if make_answerer is not None:
+        # Loading takes seconds and must not keep a signal from being heard.
+        answerer = await asyncio.to_thread(make_answerer)
+        own_model = OwnModel(configuration.name, answerer, power_w=configuration.vehicle_model_power_w)
+        await own_model.warm_up()
     name = configuration.name
     will = NodeState(node=name, role="vehicle", alive=False)
     with Journal(Path(configuration.journal), name) as journal:
@@ -56,16 +70,25 @@ async def run(configuration: VehicleConfiguration, stop: asyncio.Event) -> None:
         async with Bus(
             url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.VEHICLE_STATE, will)
         ) as bus:
-            vehicle = Vehicle(configuration, bus=bus, journal=journal, camera=camera, guard=Guard(policy))
+            vehicle = Vehicle(
+                configuration, bus=bus, journal=journal, camera=camera, guard=Guard(policy), own_model=own_model
+            )
             async with node_metrics_served(configuration, vehicle.state, latencies=vehicle.latencies):
                 await vehicle.run(stop)
 
 
 class Vehicle:
-    """Everything below runs on the event loop; only the camera has a thread of its own."""
+    """Everything below runs on the event loop; only the camera and the own model have threads of their own."""
 
     def __init__(
-        self, configuration: VehicleConfiguration, *, bus: Bus, journal: Journal, camera: Camera, guard: Guard
+        self,
+        configuration: VehicleConfiguration,
+        *,
+        bus: Bus,
+        journal: Journal,
+        camera: Camera,
+        guard: Guard,
+        own_model: OwnModel | None = None,
     ) -> None:
         self._configuration = configuration
         theta = configuration.theta
@@ -82,8 +105,15 @@ class Vehicle:
             bus=bus, camera=camera, interval_s=configuration.frame_interval_s, counters=self.counters
         )
         self._teller = Teller(bus=bus, journal=journal, counters=self.counters)
+        self._own_place = own_model or OwnPlace(self._name)
         self._dispatcher = Dispatcher(
-            configuration, bus=bus, journal=journal, guard=guard, teller=self._teller, counters=self.counters
+            configuration,
+            bus=bus,
+            journal=journal,
+            guard=guard,
+            teller=self._teller,
+            counters=self.counters,
+            own_model=own_model,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -107,6 +137,7 @@ class Vehicle:
             await _or_stopped(asyncio.sleep(_FIRST_STATES_S), stop)
             await self._drive(group, stop)
             await dispatcher.all_ended.wait()
+            await dispatcher.stop_own_model()
             await self._teller.finish(timeout_s=_LAST_WORDS_S)
             for task in background:
                 task.cancel()
@@ -171,12 +202,9 @@ class Vehicle:
 
     def state(self, *, alive: bool = True) -> NodeState:
         """The vehicle as it sees itself now."""
-        return NodeState(
-            node=self._name,
-            role="vehicle",
+        return msgspec.structs.replace(
+            self._own_place.state(),
             alive=alive,
-            places=("vehicle",),
-            model="narrator",
             uptime_s=self._health.uptime_s,
             event_loop_lag_ms=self._health.event_loop_lag_ms,
             memory_bytes=self._health.memory_bytes,

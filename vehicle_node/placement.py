@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-from ..bus.messages import Candidate, Decision, NodeState, Rejected
+from ..bus.messages import Candidate, Decision, Rejected
 from ..policy.candidates import FLOOR, NodeView, build_candidates
 from ..policy.guard import Guard
 from ..policy.utility import UtilityModel
 from .attempts import Attempt
 from .nodes import NodeTable
+from .own_model import OwnModel, OwnPlace
 from .task_run import TaskRun
 
 _FIRST_RETRY_MS = 100.0
@@ -18,33 +19,43 @@ _PASSES_WITH_TIME = frozenset(("full", "deadline"))
 
 
 class Placer:
-    """Asks the policy of the vehicle called `name`, on what `nodes` knows. Times are of the monotonic clock."""
+    """Asks the policy, on what `nodes` knows. Times are of the monotonic clock."""
 
-    def __init__(self, name: str, *, nodes: NodeTable, guard: Guard, utility: UtilityModel, silent_after_ms: float):
+    def __init__(
+        self,
+        *,
+        own_place: OwnPlace | OwnModel,
+        nodes: NodeTable,
+        guard: Guard,
+        utility: UtilityModel,
+        silent_after_ms: float,
+    ) -> None:
+        self._own_place = own_place
         self._nodes = nodes
         self._guard = guard
         self._utility = utility
         self._silent_after_ms = silent_after_ms
-        # What a policy needs to know of the own place never changes. The narrator never names a reason, and every
-        # kind asks for one: it has no quality to state.
-        own_place = NodeState(node=name, role="vehicle", alive=True, places=("vehicle",), model="narrator")
-        self._own_view = NodeView(state=own_place, age_ms=0.0, unreported=0, network_ms=0.0)
 
     def decide(self, task: TaskRun, now_s: float, *, but_not: str | None = None) -> Decision:
         """The policy's decision, without the nodes that the task avoids and without `but_not`."""
         avoided = task.avoided_at(now_s) | ({but_not} if but_not else set())
         facts = task.facts(now_s)
-        views = [self._own_view, *self._nodes.views(now_s, refused_by=avoided)]
+        own_view = NodeView(
+            state=self._own_place.state(), age_ms=0.0, unreported=0, network_ms=0.0, refused=task.own_model_failed
+        )
+        views = [own_view, *self._nodes.views(now_s, refused_by=avoided)]
         candidates = build_candidates(facts, views, self._utility, silent_after_ms=self._silent_after_ms)
         return self._guard.decide(facts, candidates)
 
     def elsewhere(self, task: TaskRun, attempt: Attempt, now_s: float) -> Candidate | None:
         """Where the task would go without this attempt's node.
 
-        The vehicle's own place is not elsewhere: its narrator loses nothing by waiting.
+        The narrator is not elsewhere: it loses nothing by waiting. A model of the vehicle's own may be.
         """
         candidate = chosen(self.decide(task, now_s, but_not=attempt.node))
-        return None if candidate.place == "vehicle" else candidate
+        if candidate.place == "vehicle" and (isinstance(self._own_place, OwnPlace) or candidate.masked):
+            return None
+        return candidate
 
     def avoid_after_refusal(self, task: TaskRun, node: str, refusal: Rejected, now_s: float) -> float:
         """Until when a node that has refused the task is not to be asked again; infinite where that is for good."""

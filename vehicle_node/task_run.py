@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..bus.kinds import TaskKind
 from ..bus.messages import Decision, Result, Task
+from ..bus.places import Place
 from ..policy.candidates import TaskFacts
 from .attempts import Attempt
 from .scenes import Scene
@@ -30,6 +31,7 @@ class TaskRun:
     decision: the one that placed the first attempt.
     attempts: all there were at nodes, by number; attempt: the one under way, None while there is none.
     avoided: nodes that refused the task or did not answer it, and until when they are not asked again.
+    own_model_failed: the vehicle's own model has refused it, or failed to answer.
     refusals: how often each node refused it. over_because: why the last attempt was over.
     exit_thresholds: for an edge's early exits; empty: its model's own.
     timers: what will happen if nothing else does; cancelled with the task's end.
@@ -46,6 +48,7 @@ class TaskRun:
     attempts: list[Attempt] = field(default_factory=list)
     attempt: Attempt | None = None
     avoided: dict[str, float] = field(default_factory=dict)
+    own_model_failed: bool = False
     refusals: dict[str, int] = field(default_factory=dict)
     over_because: str = ""
     accepted: bool = False
@@ -86,11 +89,11 @@ class TaskRun:
     def avoided_at(self, now_s: float) -> frozenset[str]:
         return frozenset(node for node, until_s in self.avoided.items() if now_s < until_s)
 
-    def message(self, attempt: Attempt, now_s: float) -> Task:
-        """An attempt as it goes onto the wire at this moment."""
+    def message(self, attempt: int, place: Place, now_s: float) -> Task:
+        """An attempt, by its number, as it is asked at this moment."""
         return Task(
             task_id=self.task_id,
-            attempt=attempt.number,
+            attempt=attempt,
             kind=self.kind.name,
             prompt=self.kind.prompt,
             frames=(self.scene.jpeg,),
@@ -98,7 +101,7 @@ class TaskRun:
             deadline_ms=self.kind.deadline_ms,
             remaining_ms=self.remaining_ms(now_s),
             qos_floor=self.kind.qos_floor,
-            place=attempt.placement.place,
+            place=place,
             max_tokens=self.kind.max_tokens,
             exit_thresholds=self.exit_thresholds,
         )

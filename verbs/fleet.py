@@ -22,10 +22,12 @@ from .options import (
     PlaceName,
     PolicyName,
     Theta,
+    VehicleModel,
     VideoSource,
     WaitForBroker,
     WithParent,
     log_level_named,
+    own_model_loader,
     place_named,
     run_node,
     run_process,
@@ -60,7 +62,8 @@ def broker(
 
 
 @verbs.command(
-    epilog="Example:  roadside vehicle --name vehicle-1 --broker mqtt://10.0.0.5:1883 --policy greedy-utility"
+    epilog="Example:  roadside vehicle --name vehicle-1 --broker mqtt://10.0.0.5:1883 --policy greedy-utility;  "
+    "roadside vehicle --vehicle-model bundled --place vehicle"
 )
 def vehicle(
     config: ConfigFile = None,
@@ -81,6 +84,7 @@ def vehicle(
     ] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds for which tasks are created.")] = None,
     theta: Theta = None,
+    vehicle_model: VehicleModel = None,
     frame_interval: Annotated[
         float | None, typer.Option(help="Seconds between two frames for people; 0: none [default].")
     ] = None,
@@ -92,6 +96,9 @@ def vehicle(
     """Replay a log or follow a camera as one vehicle: ask, place, and never leave the driver without an answer."""
     from ..vehicle_node.configuration import VehicleConfiguration
     from ..vehicle_node.node import run
+
+    async def drive(configuration: VehicleConfiguration, stop: Any) -> None:
+        await run(configuration, stop, own_model_loader(configuration.vehicle_model))
 
     flags = {
         "name": name,
@@ -108,13 +115,14 @@ def vehicle(
         "start_s": start,
         "start_share": start_share,
         "theta": theta,
+        "vehicle_model": vehicle_model,
         "frame_interval_s": frame_interval,
         "duration_s": duration,
         "wait_for_broker_s": wait_for_broker,
         "metrics": metrics,
         "log_level": log_level,
     }
-    run_node("vehicle", VehicleConfiguration, run, config, flags, exit_with_parent)
+    run_node("vehicle", VehicleConfiguration, drive, config, flags, exit_with_parent)
 
 
 @verbs.command(epilog="Example:  roadside edge --name edge-1 --broker mqtt://10.0.0.5:1883")
@@ -148,7 +156,7 @@ def edge(
 
 
 @verbs.command(
-    epilog="Examples:  roadside cloud --name cloud-1 --broker mqtt://10.0.0.5:1883;  "
+    epilog="Example:  roadside cloud --name cloud-1 --broker mqtt://10.0.0.5:1883;  "
     "roadside cloud --backend openai --url http://10.0.0.9:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct "
     "--examples-log bdd-x --quality 0.8"
 )

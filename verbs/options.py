@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -64,6 +65,14 @@ KeepFramesRule = Annotated[
     str | None,
     typer.Option("--keep-frames", help="none, sampled (published for people) or tasks (what nodes were asked)."),
 ]
+VehicleModel = Annotated[
+    str | None,
+    typer.Option(
+        "--vehicle-model",
+        metavar="ID|DIR",
+        help='A small model of the vehicle\'s own; "bundled" for the bundled one [default: none, its narrator alone]',
+    ),
+]
 WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True, help="Stop when stdin is closed.")]
 Theta = Annotated[
     float | None,
@@ -110,6 +119,15 @@ def run_process(
 
     configure_logging(name, level=log_level)
     run_until_stopped(main, exit_with_parent=exit_with_parent)
+
+
+def own_model_loader(model: str | None) -> Callable[[], Any] | None:
+    """What loads a vehicle's own model; None for a vehicle without one, which then never imports torch."""
+    if model is None:
+        return None
+    from ..models.answering import vehicle_answerer
+
+    return partial(vehicle_answerer, None if model == "bundled" else model)
 
 
 def place_named(place: str | None) -> Any:

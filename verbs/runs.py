@@ -22,6 +22,7 @@ from .options import (
     PlaceName,
     PolicyName,
     Theta,
+    VehicleModel,
     VideoSource,
     place_named,
     print_report,
@@ -43,6 +44,7 @@ def demo(
     place: PlaceName = None,
     mode: ModeName = None,
     theta: Theta = None,
+    vehicle_model: VehicleModel = None,
     broker: Annotated[
         str | None, typer.Option(help="URL of a running broker [default: mosquitto, else amqtt, started here]")
     ] = None,
@@ -75,6 +77,7 @@ def demo(
         policy=policy or "greedy-utility",
         place=place_named(place),
         theta=theta,
+        vehicle_model=vehicle_model,
         mode=mode or "ce",  # pyright: ignore[reportArgumentType]
         broker=broker,
         link=link,

@@ -18,14 +18,18 @@ from PIL import Image
 from roadside.bus.errors import MessageRefused, ModelError
 from roadside.bus.kinds import EXPLAIN, KINDS
 from roadside.models import checkpoints
-from roadside.models.answering import cloud_answerer, edge_answerer
+from roadside.models.answering import cloud_answerer, edge_answerer, vehicle_answerer
 from roadside.models.decoding import Spoke
 from roadside.models.prompt_encoder import PromptReader
 from roadside.models.questions import Answerer, Question, answer_at_once, own_place
 from roadside.models.tokenizer import SPECIAL_TOKENS
 
-PLACES: dict[str, Callable[[str | None], Answerer]] = {"edge": edge_answerer, "cloud": cloud_answerer}
-VOICES = {"edge": {"exit1", "exit2"}, "cloud": {"full"}}
+PLACES: dict[str, Callable[[str | None], Answerer]] = {
+    "edge": edge_answerer,
+    "cloud": cloud_answerer,
+    "vehicle": vehicle_answerer,
+}
+VOICES = {"edge": {"exit1", "exit2"}, "cloud": {"full"}, "vehicle": {"exit1", "exit2"}}
 BUNDLED = (checkpoints.bundled_model_path() / "config.json").is_file()
 
 

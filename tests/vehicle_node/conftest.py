@@ -17,6 +17,7 @@ from roadside.bus.kinds import KINDS
 from roadside.bus.messages import Accepted, Load, NodeState, Outcome, Rejected, Result, Task, Timing
 from roadside.bus.places import Place
 from roadside.bus.transport import Bus
+from roadside.models.questions import Answerer
 from roadside.qos.journal import read_journal
 from roadside.vehicle_node import node as vehicle_node
 from roadside.vehicle_node.configuration import VehicleConfiguration
@@ -128,7 +129,13 @@ def drive(best_broker: Broker, fleet: str, tmp_path: Path, monkeypatch: pytest.M
     # The scripted nodes are there before the vehicle is.
     monkeypatch.setattr(vehicle_node, "_FIRST_STATES_S", 0.3)
 
-    async def run(*, stop: asyncio.Event | None = None, url: str = best_broker.url, **options: Any) -> list[Outcome]:
+    async def run(
+        *,
+        stop: asyncio.Event | None = None,
+        url: str = best_broker.url,
+        make_answerer: Callable[[], Answerer] | None = None,
+        **options: Any,
+    ) -> list[Outcome]:
         # A seed without the kind of the longest deadline, which some tests wait for.
         configuration = VehicleConfiguration(
             broker=url,
@@ -139,7 +146,7 @@ def drive(best_broker: Broker, fleet: str, tmp_path: Path, monkeypatch: pytest.M
         async with Bus(url=url, fleet=fleet, name="observer") as bus:
             outcomes = bus.subscribe(topics.OUTCOME, vehicle="vehicle-1")
             await outcomes.active.wait()
-            await vehicle_node.run(configuration, stop or asyncio.Event())
+            await vehicle_node.run(configuration, stop or asyncio.Event(), make_answerer)
             # The vehicle has gone, so the broker has all that it will ever send; what is under way arrives within this.
             await asyncio.sleep(0.3)
             return [(await anext(outcomes)).body for _ in range(len(outcomes))]

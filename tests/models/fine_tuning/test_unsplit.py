@@ -17,6 +17,7 @@ from roadside.models.answering import (
     any_cloud_answerer,
     cloud_answerer,
     edge_answerer,
+    vehicle_answerer,
 )
 from roadside.models.ask import ask_once
 from roadside.models.prompt_encoder import PromptReader
@@ -42,6 +43,13 @@ def test_it_says_what_the_model_generates(qwen_folder: Path, frame: bytes) -> No
         answer = answer_at_once(answerer, question)
         assert list(answer.tokens) == generated(qwen_folder, question)
         assert set(answer.made_by) == {"full"}
+
+
+def test_a_vehicle_hosts_it_whole(qwen_folder: Path, frame: bytes) -> None:
+    answerer = vehicle_answerer(str(qwen_folder))
+    assert answerer.modes == {"vehicle": "full"}
+    question = Question(QUESTIONS[0], (frame,), max_tokens=8)
+    assert list(answer_at_once(answerer, question).tokens) == generated(qwen_folder, question)
 
 
 def test_answers_that_take_turns_do_not_disturb_each_other(qwen_folder: Path, frame: bytes) -> None:
