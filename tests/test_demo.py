@@ -122,3 +122,13 @@ def test_a_report_of_a_finished_run_repeats_what_the_demo_printed(tmp_path):
     table = subprocess.run(report[:-1], capture_output=True, text=True, check=True).stdout
     assert str(summary["tasks"]["created"]) in table
     assert "vehicle" in table
+
+
+def test_a_vehicles_own_model_answers_without_any_node(best_broker, tmp_path):
+    summary, outcomes = demo(
+        best_broker, tmp_path, "--vehicle-model", "bundled", "--vehicles", "1", "--edges", "0", "--clouds", "0",
+        "--duration", "3", "--rate", "3",
+    )  # fmt: skip
+    assert summary["placements"]["vehicle"] == summary["tasks"]["created"] > 0
+    assert {outcome.mode for outcome in outcomes} == {"standalone"}
+    assert summary["energy_j"]["mean"] > 0
