@@ -190,7 +190,8 @@ async def test_a_provisional_answer_stands_where_no_final_one_comes(scripted, dr
 async def test_a_provisional_answer_stands_at_once_where_its_node_dies(scripted, drive, check_contract):
     def die(node: Any, vehicle: str, task: Task) -> None:
         node.answer(vehicle, task, text="last words", final=False)
-        later(0.1, node.announce, alive=False)
+        # Well before the second task, which this seed creates 0.1 s after the first: it would cross the news.
+        later(0.05, node.announce, alive=False)
 
     async with scripted("edge-1", die):
         outcomes = await drive(duration_s=0.5, rate_hz=20.0)
