@@ -11,9 +11,9 @@ from .chat_replies import Completion
 class Tariff:
     """price_per_million_*: in whatever currency the user thinks in. joules_per_*: electric energy of the server.
 
-    A server does not tell its energy over its API. The default for a token that a model says is that of LLaMA-65B on
-    A100s, 3 to 4 J (Samsi et al., "From Words to Watts", HPEC 2023); for those of a prompt, which are computed in one
-    batch, it is our guess of a hundredth of that.
+    A server does not tell its energy over its API. The defaults are guesses of the order of a model of some 65 billion
+    parameters, a prompt's tokens at a hundredth of those that are said, as they are computed in one batch: set what
+    was measured.
     """
 
     price_per_million_prompt_tokens: float = 0.0
