@@ -137,6 +137,7 @@ def test_qwen3_vl_is_fine_tuned_and_answers_at_the_cloud(
 
 KILLED_IN_UPDATE_7 = """
 import os, signal, sys
+import torch
 from roadside.models.fine_tuning import FineTuning, fine_tune
 from roadside.models.fine_tuning_options import FineTuningOptions
 
@@ -148,6 +149,7 @@ def until_killed(self, update, *others):
     return take_update(self, update, *others)
 
 FineTuning._update = until_killed
+torch.set_num_threads(1)  # as in the tests: sums over threads round differently
 fine_tune(*sys.argv[1:4], eval(sys.argv[4]), device="cpu")
 """
 
