@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..bus.machine import processor_name
 from . import checkpoints
 from .calibration import calibrate
 from .checkpoints import CARD_FILE, Checkpoint
@@ -24,6 +20,7 @@ from .fine_tuning_model import VOICES, Tuner
 from .fine_tuning_plan import Plan
 from .fine_tuning_scores import Heard, served, success_rates
 from .fine_tuning_state import Progress
+from .model_card import training_machine
 
 CURVE_FILE = "curve.png"
 
@@ -93,13 +90,10 @@ def write_folder(
             "first": _rounded(state.losses[0]),
             "last": _rounded(state.losses[-1]),
         },
-        "machine": {
-            "platform": f"{platform.system()} {platform.machine()}",
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "device": torch.cuda.get_device_name() if plan.device.startswith("cuda") else "cpu",
-            **{package: version(package) for package in ("torch", "transformers", "peft", "accelerate")},
-        },
+        "machine": training_machine(
+            torch.cuda.get_device_name() if plan.device.startswith("cuda") else "cpu",
+            *("torch", "transformers", "peft", "accelerate"),
+        ),
         "scores": {
             "split": scored_on,
             "answers": len(next(iter(heard.values())).losses),

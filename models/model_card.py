@@ -23,6 +23,17 @@ LIMITS = (
 )
 
 
+def training_machine(device: str, *packages: str) -> dict[str, Any]:
+    """What a card says of the machine that a model was trained on, and the versions of these packages there."""
+    return {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "device": device,
+        **{package: version(package) for package in packages},
+    }
+
+
 def make_card(
     *,
     parameters: int,
@@ -55,16 +66,8 @@ def make_card(
         "options": options,
         "last_losses": last_losses,
         "cpu_minutes": cpu_minutes,
-        "machine": {
-            "platform": f"{platform.system()} {platform.machine()}",
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "device": device,
-            "python": platform.python_version(),
-            "torch": version("torch"),
-            "transformers": version("transformers"),
-            "accelerate": version("accelerate"),
-        },
+        "machine": training_machine(device, "torch", "transformers", "accelerate")
+        | {"python": platform.python_version()},
         "scores": scores.voices,
         "scores_along_drives": along_drives.voices,
         "explain_by_pair": scores.by_pair,
