@@ -1,8 +1,6 @@
 """Training samples: a moment of a rendered drive, with its telemetry, its facts and labels. Nothing is stored.
 
-A sample is a function of its seed alone. The moments come from the same drives that logs are rendered from, drawn in
-one of two ways: evened out over the (action, justification) pairs, because a drive mostly keeps its speed on a clear
-road; or evenly over time, as a vehicle meets them, with all that is in sight before anybody reacts to it.
+A sample is a function of its seed, of how its moment is drawn (moments.py) and of how many frames it has.
 """
 
 from __future__ import annotations
@@ -11,24 +9,20 @@ import io
 import multiprocessing
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 from PIL import Image
 
 from ..bus.kinds import TaskKind
 from .boxes import ObjectBox
-from .drives import make_drive
 from .jpeg import encode_jpeg
+from .moments import AGE_S, Draw, Moment, hidden_moment, moment_in_time, moment_of_a_pair
 from .phrases import ACTIONS, COMBINATIONS, JUSTIFICATIONS, SIDES, VEHICLES, ExtraFact, SceneFacts, sentence
 from .receiver import readings_of
-from .renderer import Renderer
+from .renderer import Frame, Renderer
 from .scene import Drive, Stretch
-from .situations import SITUATIONS
 from .telemetry import signals_at
-
-Draw = Literal["pairs", "time"]
 
 # Seeds of the sets are held apart: no drive of one occurs in another.
 TRAINING_FIRST_SEED = 10_000_000
@@ -47,9 +41,6 @@ _SPOKEN_OF = {
     "parked": ("parked",),
     "oncoming": ("oncoming",),
 }
-
-# For so long after a change the receiver's readings still tell of what was before.
-_UNSETTLED_S = 0.4
 
 # Smaller than this nobody would mention it, and a model could not see it.
 _MENTIONED_VEHICLE_PX = 13
@@ -74,72 +65,77 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """image: RGB, 320 x 192, as a vehicle's JPEG shows it; telemetry: VSS names to values."""
+    """image: RGB, 320 x 192, as a vehicle's JPEG shows it; telemetry: VSS names to values.
+
+    earlier: the frame about a second before, and what is seen in it; None where the sample has one frame only.
+    """
 
     seed: int
     image: Image.Image
     telemetry: dict[str, float]
     facts: SceneFacts
     labels: Labels
+    earlier: Frame | None = None
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """What is seen, oldest first."""
+        newest = Frame(self.image, self.labels.boxes)
+        return (newest,) if self.earlier is None else (self.earlier, newest)
 
     def answer(self, kind: TaskKind, rng: random.Random) -> str:
         """The right answer to a task of this kind, phrased at random."""
         return sentence(kind, self.facts, rng)
 
 
-def make_sample(seed: int, draw: Draw = "pairs") -> Sample:
-    """The sample of a seed; the same on every machine but for the last bit of JPEG's rounding."""
-    return _moment_of_a_pair(seed) if draw == "pairs" else _moment_in_time(seed)
+def make_sample(seed: int, draw: Draw = "pairs", frames: int = 1) -> Sample:
+    """The sample of a seed; the same on every machine but for the last bit of JPEG's rounding.
+
+    frames: 1, or 2 for the frame before it as well; the newest one and all that is said are the same.
+    """
+    if draw == "obscured":
+        return _hidden_sample(seed, frames)
+    if draw == "pairs":
+        rng = random.Random(f"sample {seed}")
+        moment = moment_of_a_pair(seed, rng)
+    else:
+        rng = random.Random(f"moment {seed}")
+        moment = moment_in_time(seed, rng)
+    renderer = Renderer(moment.drive)
+    frame = renderer.frame(moment.at_s)
+    sample = _sample(seed, rng, moment, frame, frame.boxes)
+    if frames == 1:
+        return sample
+    # A drive has no frame before its first one.
+    before = renderer.frame(max(0.0, moment.at_s - rng.uniform(*AGE_S)))
+    return replace(sample, earlier=_as_sent(before, rng))
 
 
-def _moment_of_a_pair(seed: int) -> Sample:
-    rng = random.Random(f"sample {seed}")
-    wanted = rng.choice(COMBINATIONS)
-    offering = [name for name, situation in SITUATIONS.items() if wanted in situation.shows]
-    situation = rng.choice(offering)
-    drive = make_drive(seed, must_show=situation)
-    stretches = [stretch for stretch in drive.stretches if (stretch.action, stretch.justification) == wanted]
-    if not stretches:
-        # To the other side than the wanted one: its mirror image is wanted as often, so the sets stay even.
-        mirrored = (_mirrored(wanted[0]), wanted[1])
-        stretches = [stretch for stretch in drive.stretches if (stretch.action, stretch.justification) == mirrored]
-    if not stretches:
-        stretches = [stretch for stretch in drive.stretches if stretch.justification == wanted[1]]
-    stretch = rng.choice(stretches)
-    return _sample(seed, rng, drive, stretch, rng.uniform(stretch.start_s + _UNSETTLED_S, stretch.end_s))
+def _hidden_sample(seed: int, frames: int) -> Sample:
+    rng = random.Random(f"obscured {seed}")
+    hidden = hidden_moment(seed, rng)
+    sample = _sample(seed, rng, hidden.moment, hidden.frame, hidden.earlier.boxes)
+    return sample if frames == 1 else replace(sample, earlier=_as_sent(hidden.earlier, rng))
 
 
-def _moment_in_time(seed: int) -> Sample:
-    rng = random.Random(f"moment {seed}")
-    drive = make_drive(seed)
-    settled = [(stretch, stretch.end_s - stretch.start_s - _UNSETTLED_S) for stretch in drive.stretches]
-    stretches, lengths_s = zip(*[(stretch, length_s) for stretch, length_s in settled if length_s > 0], strict=True)
-    (stretch,) = rng.choices(stretches, lengths_s)
-    return _sample(seed, rng, drive, stretch, rng.uniform(stretch.start_s + _UNSETTLED_S, stretch.end_s))
-
-
-def _sample(seed: int, rng: random.Random, drive: Drive, stretch: Stretch, at_s: float) -> Sample:
-    frame = Renderer(drive).frame(at_s)
-    facts = facts_of(drive, stretch, frame.boxes)
+def _sample(seed: int, rng: random.Random, moment: Moment, frame: Frame, told_of: tuple[ObjectBox, ...]) -> Sample:
+    """told_of: what of the scene may be spoken of besides the reason."""
+    facts = facts_of(moment.drive, moment.stretch, told_of)
     return Sample(
         seed=seed,
-        image=_through_jpeg(frame.image, quality=rng.randint(60, 92)),
-        telemetry=signals_at(readings_of(drive), at_s),
+        image=_as_sent(frame, rng).image,
+        telemetry=signals_at(readings_of(moment.drive), moment.at_s),
         facts=facts,
         labels=_labels_of(facts, frame.boxes),
     )
 
 
-def _mirrored(action: str) -> str:
-    """The same action to the other side."""
-    verb, _, side = action.partition("-")
-    return f"{verb}-{'right' if side == 'left' else 'left'}" if side else action
-
-
-def make_samples(first_seed: int, count: int, processes: int = 1, draw: Draw = "pairs") -> Iterator[Sample]:
+def make_samples(
+    first_seed: int, count: int, processes: int = 1, draw: Draw = "pairs", frames: int = 1
+) -> Iterator[Sample]:
     """Samples of consecutive seeds in order, rendered by worker processes where more than one is asked for."""
     seeds = range(first_seed, first_seed + count)
-    make = partial(make_sample, draw=draw)
+    make = partial(make_sample, draw=draw, frames=frames)
     if processes <= 1:
         yield from map(make, seeds)
         return
@@ -183,6 +179,7 @@ def _labels_of(facts: SceneFacts, boxes: tuple[ObjectBox, ...]) -> Labels:
     )
 
 
-def _through_jpeg(image: Image.Image, *, quality: int) -> Image.Image:
+def _as_sent(frame: Frame, rng: random.Random) -> Frame:
     """Vehicles send JPEG frames out of compressed videos; a model must not meet their traces for the first time."""
-    return Image.open(io.BytesIO(encode_jpeg(image, quality))).convert("RGB")
+    image = Image.open(io.BytesIO(encode_jpeg(frame.image, quality=rng.randint(60, 92)))).convert("RGB")
+    return Frame(image, frame.boxes)

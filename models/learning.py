@@ -90,19 +90,17 @@ class Checkpoints:
 def learn(
     accelerator: Accelerator,
     module: nn.Module,
-    loss_of: Callable[[Any, list[int], int], Tensor],
+    loss_of: Callable[[Any, int], Tensor],
     learners: list[Learner],
     phase: Phase,
     *,
-    scene_count: int,
-    seed: int,
     checkpoints: Checkpoints,
     advance: Callable[[float, str], None],
 ) -> None:
     """Take the steps of a phase that are not taken yet.
 
-    loss_of: from the prepared module, the indices of a batch of scenes and the step. advance: told after each step
-    that one more is done, with a note; at once how many were done before.
+    loss_of: from the prepared module and the step. advance: told after each step that one more is done, with a note; at
+    once how many were done before.
     """
     losses = checkpoints.losses.setdefault(phase.name, [])
     if len(losses) >= phase.steps:
@@ -119,7 +117,7 @@ def learn(
         warm_up = min(1.0, (step + 1) / phase.warm_up_steps)
         for group in optimiser.param_groups:
             group["lr"] = group["peak_rate"] * warm_up * schedule(step / phase.steps)
-        loss = loss_of(prepared, batch_at(scene_count, phase.batch_size, f"{seed} {phase.name}", step), step)
+        loss = loss_of(prepared, step)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(parameters, 1.0)
         optimiser.step()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..bus.errors import MessageRefused, SplitError
 from ..datasets.phrases import telemetry_text
 from .images import open_image
-from .questions import Question
+from .questions import MOST_FRAMES, Question
 from .stages import decoder_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class PromptReader:
         self._control_tokens = [each.content for each in self._tokenizer.added_tokens_decoder.values() if each.special]
 
     def read(self, question: Question) -> dict[str, Tensor]:
-        """Inputs of the whole model, batch 1. The newest frame is looked at; the model learned from single frames.
+        """Inputs of the whole model, batch 1. Of more than `MOST_FRAMES` frames the newest are looked at.
 
         Raises MessageRefused for an image that cannot be used, or a prompt that holds the model's control tokens.
         """
@@ -36,11 +36,11 @@ class PromptReader:
             raise MessageRefused("prompt", "it contains a control token of the model")
         if not question.frames:
             raise MessageRefused("image-missing", "a question needs at least one frame")
-        image = open_image(question.frames[-1])
+        images = [open_image(frame) for frame in question.frames[-MOST_FRAMES:]]
         words = f"{telemetry_text(question.telemetry)} {question.prompt}"
-        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}
+        turn = {"role": "user", "content": [*({"type": "image"} for _ in images), {"type": "text", "text": words}]}
         text = self._processor.apply_chat_template([turn], add_generation_prompt=True)
-        return dict(self._processor(images=[image], text=[text], return_tensors="pt"))
+        return dict(self._processor(images=[images], text=[text], return_tensors="pt"))
 
     def words(self, tokens: list[int]) -> str:
         """The text of an answer's tokens, without control tokens."""

@@ -8,12 +8,15 @@ from typing import Protocol
 from ..bus.places import Place
 from .decoding import Steps, to_the_end
 
+# The newest, and the one that may settle what it leaves open.
+MOST_FRAMES = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question about one moment of a drive.
 
-    frames: JPEG or PNG images, oldest first; the newest one is looked at.
+    frames: JPEG or PNG images, oldest first, about a second apart; the newest `MOST_FRAMES` are looked at.
     telemetry: COVESA VSS names to values; what is missing is told to the model as missing.
     exit_thresholds: confidence at which each early exit may speak, shallowest first; empty: the model's own.
     """

@@ -72,13 +72,31 @@ class Scores:
     theta_curve: tuple[ThetaPoint, ...]
 
 
+@dataclass(frozen=True)
+class FrameScores:
+    """Scores of the same scenes with all of their frames and with the newest one alone."""
+
+    paired: Scores
+    newest: Scores
+
+    @classmethod
+    def of(cls, folder: Path, scenes: Scenes, recipe: Recipe) -> FrameScores:
+        """Score a model folder on scenes of two frames; without theta curves."""
+        checkpoint = load(str(folder))
+        both, alone = (Scorer(checkpoint, each, recipe).score(thetas=()) for each in (scenes, scenes.newest()))
+        return cls(both, alone)
+
+
 def score(folder: Path, scenes: Scenes, recipe: Recipe) -> Scores:
     """Score a model folder on scenes."""
     return Scorer(load(str(folder)), scenes, recipe).score()
 
 
 class Scorer:
-    """Asks every voice of one model about some scenes. images: their image tokens, [scenes, tokens, hidden_size]."""
+    """Asks every voice of one model about some scenes.
+
+    images: their image tokens, [scenes, frames, tokens, hidden_size].
+    """
 
     def __init__(self, checkpoint: Checkpoint, scenes: Scenes, recipe: Recipe) -> None:
         self._model: Any = checkpoint.model
@@ -90,7 +108,7 @@ class Scorer:
         self.end_token: int = self._processor.tokenizer.eos_token_id
         self._blank = self._see(np.zeros_like(scenes.frames[:1]), recipe).expand_as(self.images)
 
-    def score(self) -> Scores:
+    def score(self, thetas: Sequence[float] = CURVE_THRESHOLDS) -> Scores:
         own = self._exits.thresholds
         voices: dict[str, dict[str, float]] = {}
         request_rate: dict[str, float] = {}
@@ -111,12 +129,12 @@ class Scorer:
             voices=voices,
             by_pair=by_pair.rates(),
             request_rate=request_rate,
-            theta_curve=tuple(self._theta_point(theta) for theta in CURVE_THRESHOLDS),
+            theta_curve=tuple(self._theta_point(theta) for theta in thetas),
         )
 
     @torch.inference_mode()
     def _see(self, frames: np.ndarray, recipe: Recipe) -> Tensor:
-        """Image tokens [scenes, tokens, hidden_size]."""
+        """Image tokens [scenes, frames, tokens, hidden_size]."""
         starts = range(0, len(frames), BATCH_SIZE)
         batches = [see(self._model, to_pixels(frames[at : at + BATCH_SIZE]), recipe)[0] for at in starts]
         return torch.cat(batches)
@@ -126,13 +144,14 @@ class Scorer:
         parts: list[Decoded] = []
         for start in range(0, len(self._scenes), BATCH_SIZE):
             rows = range(start, min(start + BATCH_SIZE, len(self._scenes)))
+            frames = self._scenes.frames_each
             # A telemetry line always has as many words, so the prompts of a kind are of one length.
-            tokens = torch.tensor([self._writer.prompt(kind, self._scenes.telemetry[row]) for row in rows])
+            tokens = torch.tensor([self._writer.prompt(kind, self._scenes.telemetry[row], frames) for row in rows])
             with torch.inference_mode():
                 prompts = self._model.model.inputs_merger(
                     input_ids=tokens,
                     inputs_embeds=self._model.model.text_model.embed_tokens(tokens),
-                    image_hidden_states=images[rows.start : rows.stop].flatten(0, 1),
+                    image_hidden_states=images[rows.start : rows.stop].flatten(0, 2),
                 )
             parts.append(
                 decode(

@@ -27,15 +27,16 @@ from torch import Tensor, nn
 
 from ..bus.errors import ConfigurationError
 from ..datasets.boxes import OBJECT_NAMES
-from ..datasets.phrases import words
+from ..datasets.phrases import SIDES, VEHICLES, words
 from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED, Draw
 from .calibration import calibrate, collect_votes
 from .checkpoints import CARD_FILE, quiet_transformers
+from .curriculum import Curriculum
 from .exits import Exits, new_heads
 from .learning import Checkpoints, Learner, Phase, learn, mean
 from .learning_curve import draw_curve
 from .model_card import make_card
-from .scoring import score
+from .scoring import FrameScores, score
 from .training_data import CLASS_SETS, QuestionWriter, Scenes, augmented, render_scenes, to_pixels
 from .training_losses import SceneHeads, Student
 from .vlm import Recipe, build_model, build_processor
@@ -48,10 +49,14 @@ class TrainingOptions:
     """How to train. The same options give the same model, but for the machine's rounding.
 
     scenes: drawn evenly over the pairs of action and reason; moments: drawn evenly over the time of drives, which are
-        mostly uneventful and full of what may yet become a reason.
+        mostly uneventful and full of what may yet become a reason. Both are of single frames.
+    obscured_scenes: of two frames, the newest of which hides the reason; paired_scenes and paired_moments: of two
+        frames, drawn as scenes and moments are.
     vision_steps: batches from which the vision tower learns alone; answer_steps: from which everything learns.
     kinds_per_scene: of how many kinds each scene is asked a question.
     exit_learning_rate: higher than the model's, because the exits are single layers and run after a moving target.
+    detail_weight: what a word that tells a vehicle's kind or a side counts beside other words: one wrong word, one
+        wrong answer.
     auxiliary_weight: what the scene heads' losses count beside the answers' while the whole model learns.
     exit_layers: after so many decoder layers the exits speak.
     exit_agreement: share of an exit's spoken tokens that the whole model must have said too.
@@ -60,9 +65,13 @@ class TrainingOptions:
     seed: int = 0
     scenes: int = 20_000
     moments: int = 10_000
+    obscured_scenes: int = 4_000
+    paired_scenes: int = 1_000
+    paired_moments: int = 1_500
     calibration_scenes: int = 800
     test_scenes: int = 1_200
     test_moments: int = 600
+    test_obscured_scenes: int = 400
     vision_steps: int = 3_400
     vision_batch_size: int = 32
     answer_steps: int = 3_300
@@ -73,6 +82,7 @@ class TrainingOptions:
     exit_learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warm_up_steps: int = 60
+    detail_weight: float = 2.0
     auxiliary_weight: float = 0.3
     exit_layers: tuple[int, ...] = (1, 2)
     exit_agreement: float = 0.99
@@ -83,9 +93,13 @@ class TrainingOptions:
 QUICK = TrainingOptions(
     scenes=4_000,
     moments=2_000,
+    obscured_scenes=800,
+    paired_scenes=200,
+    paired_moments=300,
     calibration_scenes=200,
     test_scenes=300,
     test_moments=150,
+    test_obscured_scenes=150,
     vision_steps=900,
     answer_steps=500,
     checkpoint_every_steps=100,
@@ -151,6 +165,7 @@ class Training:
             SceneHeads(options.recipe, tuple(len(choices) for choices in CLASS_SETS), len(OBJECT_NAMES)),
             options.recipe,
             options.auxiliary_weight,
+            self._word_weights(text.vocab_size),
         )
 
     def run(self, partial: Path) -> dict[str, Any]:
@@ -158,23 +173,22 @@ class Training:
         options, folder = self.options, partial / "model"
         checkpoints = Checkpoints(partial, options.checkpoint_every_steps)
         checkpoints.open()
-        scenes = self._render("rendering", TRAINING_FIRST_SEED, options.scenes)
-        # Seeds go on, so that no drive is met twice.
-        first_moment = TRAINING_FIRST_SEED + options.scenes
-        scenes += self._render("rendering moments", first_moment, options.moments, "time")
-        self._learn(scenes, checkpoints)
-        del scenes
+        self._learn(self._curriculum(), checkpoints)
         self._student.eval().cpu()
         held_out = self._render("rendering held-out scenes", VALIDATION_FIRST_SEED, options.calibration_scenes)
         shutil.rmtree(folder, ignore_errors=True)
         self._save(folder, held_out)
+        first_moment = TEST_FIRST_SEED + options.test_scenes
+        first_obscured = first_moment + options.test_moments
         test = self._render("rendering test scenes", TEST_FIRST_SEED, options.test_scenes)
-        moments = self._render(
-            "rendering test moments", TEST_FIRST_SEED + options.test_scenes, options.test_moments, "time"
+        moments = self._render("rendering test moments", first_moment, options.test_moments, "time", 2)
+        obscured = self._render(
+            "rendering obscured test scenes", first_obscured, options.test_obscured_scenes, "obscured", 2
         )
         with self._stage("scoring", 1):
             scores = score(folder, test, options.recipe)
-            along_drives = score(folder, moments, options.recipe)
+            along_drives = FrameScores.of(folder, moments, options.recipe)
+            obscured = FrameScores.of(folder, obscured, options.recipe)
         card = make_card(
             parameters=sum(parameter.numel() for parameter in self._student.model.parameters()),
             options=asdict(options),
@@ -183,20 +197,41 @@ class Training:
             device=str(self._accelerator.device),
             scores=scores,
             along_drives=along_drives,
+            obscured=obscured,
         )
         (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
         draw_curve(checkpoints.losses, folder / "curve.png")
         return card
 
-    def _render(self, name: str, first_seed: int, count: int, draw: Draw = "pairs") -> Scenes:
+    def _curriculum(self) -> Curriculum:
+        """Rendered scenes of all kinds. Seeds go on, so that no drive is met twice."""
+        options, first_seed = self.options, TRAINING_FIRST_SEED
+        single = self._render("rendering", first_seed, options.scenes)
+        first_seed += options.scenes
+        single += self._render("rendering moments", first_seed, options.moments, "time")
+        first_seed += options.moments
+        paired = self._render("rendering obscured scenes", first_seed, options.obscured_scenes, "obscured", 2)
+        first_seed += options.obscured_scenes
+        paired += self._render("rendering paired scenes", first_seed, options.paired_scenes, "pairs", 2)
+        first_seed += options.paired_scenes
+        paired += self._render("rendering paired moments", first_seed, options.paired_moments, "time", 2)
+        return Curriculum(single, paired)
+
+    def _render(self, name: str, first_seed: int, count: int, draw: Draw = "pairs", frames_each: int = 1) -> Scenes:
         with self._stage(name, count) as advance:
             # Starting a worker takes as long as rendering some hundred scenes.
             processes = min(os.cpu_count() or 1, max(1, count // 400))
             return render_scenes(
-                first_seed, count, self.options.recipe, processes=processes, advance=advance, draw=draw
+                first_seed,
+                count,
+                self.options.recipe,
+                processes=processes,
+                advance=advance,
+                draw=draw,
+                frames_each=frames_each,
             )
 
-    def _learn(self, scenes: Scenes, checkpoints: Checkpoints) -> None:
+    def _learn(self, curriculum: Curriculum, checkpoints: Checkpoints) -> None:
         """Both phases: the vision tower with the scene heads, then everything."""
         options, model = self.options, self._student.model
         checkpoints.load_weights(self._student)
@@ -220,11 +255,11 @@ class Training:
                 learn(
                     self._accelerator,
                     self._student,
-                    lambda student, indices, step, asks=asks: self._loss(student, scenes, indices, step, asks=asks),
+                    lambda student, step, phase=phase, asks=asks: self._loss(
+                        student, curriculum, phase, step, asks=asks
+                    ),
                     learners,
                     phase,
-                    scene_count=len(scenes),
-                    seed=options.seed,
                     checkpoints=checkpoints,
                     advance=advance,
                 )
@@ -232,9 +267,11 @@ class Training:
     def _phase(self, name: str, steps: int, batch_size: int) -> Phase:
         return Phase(name, steps, batch_size, self.options.warm_up_steps, self.options.weight_decay)
 
-    def _loss(self, student: nn.Module, scenes: Scenes, indices: list[int], step: int, *, asks: bool) -> Tensor:
+    def _loss(self, student: nn.Module, curriculum: Curriculum, phase: Phase, step: int, *, asks: bool) -> Tensor:
         """The loss of one step; what is random in it depends on the step alone."""
         device, seed = self._accelerator.device, self.options.seed
+        batch = curriculum.of_both if asks else curriculum.of_single_frames
+        scenes, indices = batch(f"{seed} {phase.name}", step, phase.batch_size)
         noise = torch.Generator().manual_seed(1_000_003 * (2 * seed + asks) + step)
         questions = None
         if asks:
@@ -246,6 +283,13 @@ class Training:
             torch.from_numpy(scenes.objects[indices]).to(device),
             questions,
         )
+
+    def _word_weights(self, vocabulary: int) -> Tensor:
+        """What each token counts where it is the right one: [vocabulary]."""
+        weights = torch.ones(vocabulary)
+        tokenizer = self._processor.tokenizer
+        weights[tokenizer.convert_tokens_to_ids([*VEHICLES, *SIDES])] = self.options.detail_weight
+        return weights
 
     def _save(self, folder: Path, held_out: Scenes) -> None:
         with self._stage("calibrating the exits", 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,11 +55,11 @@ CLASS_SETS: tuple[tuple[str | None, ...], ...] = (
 
 @dataclass(frozen=True)
 class Scenes:
-    """Rendered scenes.
+    """Rendered scenes, all of the same number of frames.
 
-    frames: [scenes, side, side, 3] uint8, as the image processor squeezes them.
+    frames: [scenes, frames, side, side, 3] uint8, oldest first, as the image processor squeezes them.
     classes: [scenes, class sets] int64, indices into CLASS_SETS.
-    objects: [scenes, patches, object classes] bool, which objects lie in which patch, row by row.
+    objects: [scenes, frames, patches, object classes] bool, which objects lie in which patch, row by row.
     """
 
     frames: NDArray[np.uint8]
@@ -70,6 +70,14 @@ class Scenes:
 
     def __len__(self) -> int:
         return len(self.facts)
+
+    @property
+    def frames_each(self) -> int:
+        return self.frames.shape[1]
+
+    def newest(self) -> Scenes:
+        """The same with nothing but the newest frame."""
+        return replace(self, frames=self.frames[:, -1:], objects=self.objects[:, -1:])
 
     def __add__(self, other: Scenes) -> Scenes:
         return Scenes(
@@ -89,20 +97,23 @@ def render_scenes(
     processes: int,
     advance: Callable[[int], None],
     draw: Draw = "pairs",
+    frames_each: int = 1,
 ) -> Scenes:
     """Render scenes in worker processes; `advance` is told after each how many more there are."""
     side, patches = recipe.frame_size, recipe.patches_per_side**2
-    frames = np.empty((count, side, side, 3), np.uint8)
+    frames = np.empty((count, frames_each, side, side, 3), np.uint8)
     classes = np.empty((count, len(CLASS_SETS)), np.int64)
-    objects = np.zeros((count, patches, len(OBJECT_NAMES)), np.bool_)
+    objects = np.zeros((count, frames_each, patches, len(OBJECT_NAMES)), np.bool_)
     telemetry: list[str] = []
     facts: list[SceneFacts] = []
     rng = random.Random(first_seed)
-    for index, sample in enumerate(make_samples(first_seed, count, processes, draw)):
-        jpeg = encode_jpeg(sample.image, rng.randint(*JPEG_QUALITIES))
-        frames[index] = np.asarray(open_image(jpeg).resize((side, side), Image.Resampling.BILINEAR))
+    for index, sample in enumerate(make_samples(first_seed, count, processes, draw, frames_each)):
+        quality = rng.randint(*JPEG_QUALITIES)
+        for number, frame in enumerate(sample.frames):
+            jpeg = encode_jpeg(frame.image, quality)
+            frames[index, number] = np.asarray(open_image(jpeg).resize((side, side), Image.Resampling.BILINEAR))
+            objects[index, number] = objects_by_patch(frame.boxes, frame.image.size, recipe)
         classes[index] = class_indices(sample.facts)
-        objects[index] = objects_by_patch(sample.labels.boxes, sample.image.size, recipe)
         telemetry.append(telemetry_text(sample.telemetry))
         facts.append(sample.facts)
         advance(1)
@@ -147,24 +158,27 @@ def objects_by_patch(boxes: Sequence[ObjectBox], image_size: tuple[int, int], re
 
 
 def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
-    """Frames [batch, side, side, 3] to what the image processor makes of them: [batch, 3, side, side] in -1 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32)) / 127.5 - 1.0
+    """Frames [..., side, side, 3] to what the image processor makes of them: [..., 3, side, side] in -1 to 1."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -3), dtype=np.float32)) / 127.5 - 1.0
 
 
 def augmented(pixels: Tensor, rng: torch.Generator, most_shift: int = 4) -> Tensor:
-    """Pixels with another exposure and tint each, all moved by a few pixels: cameras differ and are mounted askew."""
+    """Pixels with another exposure and tint each, all moved by a few pixels: cameras differ and are mounted askew.
+
+    pixels: [batch, frames, 3, side, side]; the frames of one scene come from one camera, and are changed alike.
+    """
     batch = len(pixels)
-    exposure = 1 + 0.12 * torch.randn(batch, 1, 1, 1, generator=rng)
-    tint = 0.06 * torch.randn(batch, 3, 1, 1, generator=rng)
+    exposure = 1 + 0.12 * torch.randn(batch, 1, 1, 1, 1, generator=rng)
+    tint = 0.06 * torch.randn(batch, 1, 3, 1, 1, generator=rng)
     right, down = torch.randint(-most_shift, most_shift + 1, (2,), generator=rng).tolist()
-    return (pixels * exposure + tint).roll((down, right), dims=(2, 3))
+    return (pixels * exposure + tint).roll((down, right), dims=(-2, -1))
 
 
 @dataclass(frozen=True)
 class Questions:
     """Questions of several kinds about each scene of a batch, with their right answers; all tensors [batch, positions].
 
-    A row is what the questions about a scene have in common (the image and the telemetry), read once, and then each
+    A row is what the questions about a scene have in common (the images and the telemetry), read once, and then each
     question with its answer. No question sees another, so each is as if it stood alone.
     section: 0 for the common part, 1, 2, ... for each question, -1 for padding.
     position: the place of a token in its own question, the common part included.
@@ -195,14 +209,14 @@ class QuestionWriter:
         self._processor = processor
         self._tokenizer = processor.tokenizer
         self._image_words = f" {AROUND_IMAGE} {WHOLE_IMAGE} {f'{IMAGE} ' * recipe.image_tokens}{AROUND_IMAGE} "
-        self._prompts: dict[tuple[str, str], list[int]] = {}
+        self._prompts: dict[tuple[str, str, int], list[int]] = {}
 
-    def prompt(self, kind: TaskKind, telemetry: str) -> list[int]:
-        """The tokens of a question, image tokens included."""
-        key = (kind.name, telemetry)
+    def prompt(self, kind: TaskKind, telemetry: str, frames: int = 1) -> list[int]:
+        """The tokens of a question about so many frames, image tokens included."""
+        key = (kind.name, telemetry, frames)
         if key not in self._prompts:
             words = {"type": "text", "text": f"{telemetry} {kind.prompt}"}
-            turn = {"role": "user", "content": [{"type": "image"}, words]}
+            turn = {"role": "user", "content": [*[{"type": "image"}] * frames, words]}
             text = self._processor.apply_chat_template([turn], add_generation_prompt=True)
             self._prompts[key] = self._tokenizer(text.replace(IMAGE, self._image_words)).input_ids
         return self._prompts[key]
@@ -215,7 +229,7 @@ class QuestionWriter:
         for index in indices:
             telemetry = NO_TELEMETRY if rng.random() < TELEMETRY_MISSING_SHARE else scenes.telemetry[index]
             kinds = rng.sample(list(KINDS.values()), kinds_per_scene)
-            rows.append(self._row(kinds, telemetry, scenes.facts[index], rng))
+            rows.append(self._row(kinds, telemetry, scenes.facts[index], rng, scenes.frames_each))
         longest = max(len(row.tokens) for row in rows)
 
         def padded(column: str, padding: int) -> Tensor:
@@ -229,8 +243,8 @@ class QuestionWriter:
             position=padded("position", 0),
         )
 
-    def _row(self, kinds: list[TaskKind], telemetry: str, facts: SceneFacts, rng: random.Random) -> _Row:
-        prompts = {kind: self.prompt(kind, telemetry) for kind in KINDS.values()}
+    def _row(self, kinds: list[TaskKind], telemetry: str, facts: SceneFacts, rng: random.Random, frames: int) -> _Row:
+        prompts = {kind: self.prompt(kind, telemetry, frames) for kind in KINDS.values()}
         common = _common_beginning(list(prompts.values()))
         row = _Row(list(common), [-100] * len(common), [0] * len(common), list(range(len(common))))
         for section, kind in enumerate(kinds, start=1):

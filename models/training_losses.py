@@ -27,14 +27,17 @@ class SceneHeads(nn.Module):
         super().__init__()
         self.class_counts = class_counts
         width = recipe.text_width
+        # Told apart in the decoder by where they stand; here nothing else says which frame is the older one.
+        self.older = nn.Parameter(torch.randn(width) * 0.02)
         self.queries = nn.Parameter(torch.randn(ATTENTION_QUERIES, width) * 0.02)
         self.attended = nn.Linear(ATTENTION_QUERIES * width, width)
         self.classes = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(class_counts)))
         self.objects = nn.Sequential(nn.LayerNorm(recipe.vision_width), nn.Linear(recipe.vision_width, object_count))
 
     def class_logits(self, image_tokens: Tensor) -> tuple[Tensor, ...]:
-        """Image tokens [batch, tokens, text_width] to one [batch, classes] for each set of classes."""
+        """Image tokens [batch, frames, tokens, text_width] to one [batch, classes] for each set of classes."""
         tokens = image_tokens.float()
+        tokens = torch.cat([tokens[:, :-1] + self.older, tokens[:, -1:]], dim=1).flatten(1, 2)
         # Small things, such as a lit lamp, drown in a mean; a few learned queries can look for them.
         attention = (self.queries @ tokens.transpose(1, 2) / tokens.shape[-1] ** 0.5).softmax(dim=-1)
         pooled = tokens.mean(dim=1) + self.attended((attention @ tokens).flatten(1))
@@ -43,7 +46,8 @@ class SceneHeads(nn.Module):
     def loss(self, image_tokens: Tensor, patches: Tensor, classes: Tensor, objects: Tensor) -> Tensor:
         """Mean cross-entropy of the class sets plus the weighted binary cross-entropy of objects per patch.
 
-        classes: [batch, class sets], int64. objects: [batch, patches, object classes], 0 or 1.
+        image_tokens, patches: as `see` returns them. classes: [batch, class sets], int64.
+        objects: [batch, frames, patches, object classes], 0 or 1.
         """
         class_losses = [
             functional.cross_entropy(logits, classes[:, index])
@@ -59,11 +63,15 @@ class SceneHeads(nn.Module):
 
 
 def see(model: Any, frames: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Frames [batch, 3, side, side] to image tokens [batch, tokens, text_width] and patches [batch, patches, width]."""
-    side = recipe.patches_per_side
+    """Frames [batch, frames, 3, side, side], oldest first, each seen by itself.
+
+    Returns image tokens [batch, frames, tokens, text_width] and patches [batch, frames, patches, vision_width].
+    """
+    side, scenes = recipe.patches_per_side, frames.shape[:2]
+    frames = frames.flatten(0, 1)
     whole_grid = torch.ones(len(frames), side, side, dtype=torch.bool, device=frames.device)
     patches = model.model.vision_model(pixel_values=frames, patch_attention_mask=whole_grid).last_hidden_state
-    return model.model.connector(patches), patches
+    return model.model.connector(patches).unflatten(0, scenes), patches.unflatten(0, scenes)
 
 
 def read(model: Any, questions: Questions, image_tokens: Tensor) -> tuple[Tensor, ...]:
@@ -72,7 +80,7 @@ def read(model: Any, questions: Questions, image_tokens: Tensor) -> tuple[Tensor
     embeddings = model.model.inputs_merger(
         input_ids=tokens,
         inputs_embeds=model.model.text_model.embed_tokens(tokens),
-        image_hidden_states=image_tokens.flatten(0, 1),
+        image_hidden_states=image_tokens.flatten(0, 2),
     )
     output = model.model.text_model(
         inputs_embeds=embeddings,
@@ -95,7 +103,9 @@ class Student(nn.Module):
         scene_heads: SceneHeads,
         recipe: Recipe,
         auxiliary_weight: float,
+        word_weights: Tensor,
     ) -> None:
+        """word_weights: what each token counts where it is the right one, [vocabulary]."""
         super().__init__()
         self.model = model
         self.exit_heads = exit_heads
@@ -103,6 +113,7 @@ class Student(nn.Module):
         self.scene_heads = scene_heads
         self.recipe = recipe
         self.auxiliary_weight = auxiliary_weight
+        self.register_buffer("word_weights", word_weights, persistent=False)
 
     def forward(self, frames: Tensor, classes: Tensor, objects: Tensor, questions: Questions | None) -> Tensor:
         """The scene heads' loss alone where nothing is asked, else the answers' with a share of it.
@@ -117,7 +128,11 @@ class Student(nn.Module):
         hidden_states = read(self.model, questions, image_tokens)
         asked = questions.labels != -100
         targets = questions.labels[asked]
-        loss = functional.cross_entropy(self.model.lm_head(hidden_states[-1][asked]).float(), targets)
+
+        def missed(logits: Tensor) -> Tensor:
+            return functional.cross_entropy(logits.float(), targets, weight=self.word_weights)
+
+        loss = missed(self.model.lm_head(hidden_states[-1][asked]))
         for head, layer in zip(self.exit_heads, self.exit_layers, strict=True):
-            loss = loss + functional.cross_entropy(head(hidden_states[layer].detach()[asked]).float(), targets)
+            loss = loss + missed(head(hidden_states[layer].detach()[asked]))
         return loss + self.auxiliary_weight * scene_loss

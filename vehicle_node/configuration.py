@@ -21,6 +21,7 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     speed: log seconds per second. rate_hz: mean tasks per second (Poisson arrivals, seeded).
     start_share: where the replay begins, 0 at the log's first clip to 1 after its last; start_s: how much later.
     duration_s: for how long tasks are created.
+    frames_per_task: 2 sends the frame of about a second before as well, for what the newest one leaves open.
     longest_side_px: larger pictures are scaled down before they are sent.
     frame_interval_s: every so often a frame is published for people; 0: never.
     redact_regions: rectangles [left, top, right, bottom], as shares of the picture, that are blacked out in all that
@@ -47,6 +48,7 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     start_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     duration_s: Annotated[float, Meta(gt=0)] = 30.0
     jpeg_quality: Annotated[int, Meta(ge=10, le=100)] = 85
+    frames_per_task: Annotated[int, Meta(ge=1, le=2)] = 1
     longest_side_px: Annotated[int, Meta(ge=32, le=2000)] = 640
     frame_interval_s: Annotated[float, Meta(ge=0)] = 0.0
     redact_regions: Annotated[tuple[Region, ...], Meta(max_length=16)] = ()

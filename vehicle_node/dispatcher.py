@@ -351,7 +351,7 @@ class Dispatcher:
         self._end(task, ending)
 
     def _transmit_energy_j(self, task: TaskRun) -> float:
-        return self._utility.transmit_energy_j(len(task.scene.jpeg))
+        return self._utility.transmit_energy_j(task.scene.upload_bytes)
 
     def _end(self, task: TaskRun, ending: Ending) -> None:
         """The one place where a task ends: the journal first, then the world."""

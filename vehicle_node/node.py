@@ -154,7 +154,10 @@ class Vehicle:
             rate_hz=self._configuration.rate_hz,
             duration_s=self._configuration.duration_s,
         )
-        sampling = group.create_task(self._frames.run(started_s))
+        looking = (
+            group.create_task(self._frames.run(started_s)),
+            group.create_task(self._camera.watch(started_s, speed=self._configuration.speed)),
+        )
         creating: set[asyncio.Task[None]] = set()
         for number, arrival in enumerate(schedule, start=1):
             await _or_stopped(asyncio.sleep(started_s + arrival.at_s - time.monotonic()), stop)
@@ -164,7 +167,8 @@ class Vehicle:
             task = group.create_task(self._create(arrival, task_id))
             creating.add(task)
             task.add_done_callback(creating.discard)
-        sampling.cancel()
+        for task in looking:
+            task.cancel()
         if creating:
             await asyncio.wait(creating)
 

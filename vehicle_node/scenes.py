@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from urllib.request import url2pathname
 
 import structlog
 
-from ..bus.errors import ConfigurationError
+from ..bus.errors import ConfigurationError, LogError
 from ..datasets.bddx import Row, Segment
 from ..datasets.drivelog import Clip, DriveLog, bundled_log_path
 from ..datasets.jpeg import encode_jpeg, fit_within
@@ -23,22 +24,38 @@ from ..datasets.replay import Replay
 from ..datasets.sources import Source
 from ..datasets.video import MISSING
 from .configuration import VehicleConfiguration
+from .looking_back import LookingBack, Seen
 
 log = structlog.get_logger()
 
 _FIRST_PICTURE_S = 15.0
+_LOOK_EVERY_S = 0.5
 _BOTH = "both a log and a video are given: leave out --log or --video"
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One moment. telemetry: VSS names to values; truth: the log's own words for the moment, where it has any."""
+    """One moment. telemetry: VSS names to values; truth: the log's own words for the moment, where it has any.
+
+    jpeg: the newest frame; earlier: those before it that are sent with it, oldest first.
+    """
 
     clip: str
     moment_s: float
     jpeg: bytes
     telemetry: dict[str, float]
     truth: Segment | None
+    earlier: tuple[bytes, ...] = ()
+
+    @property
+    def frames(self) -> tuple[bytes, ...]:
+        """Oldest first."""
+        return (*self.earlier, self.jpeg)
+
+    @property
+    def upload_bytes(self) -> int:
+        """Of all frames."""
+        return sum(map(len, self.frames))
 
 
 class Camera:
@@ -46,15 +63,24 @@ class Camera:
 
     longest_side_px: larger pictures are scaled down before they are encoded.
     redaction: what no scene shows or tells, so that nothing that is made of scenes can.
+    frames_per_task: 2 adds to each scene the frame of about a second before, if somebody looked then: see `watch`.
     """
 
     def __init__(
-        self, source: Source, *, jpeg_quality: int, longest_side_px: int, redaction: Redaction | None = None
+        self,
+        source: Source,
+        *,
+        jpeg_quality: int,
+        longest_side_px: int,
+        redaction: Redaction | None = None,
+        frames_per_task: int = 1,
     ) -> None:
         self._source = source
         self._jpeg_quality = jpeg_quality
         self._longest_side_px = longest_side_px
         self._redaction = redaction or Redaction()
+        self._looks_back = frames_per_task > 1
+        self._looking_back = LookingBack(frames_per_task)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="camera")
 
     @property
@@ -66,6 +92,20 @@ class Camera:
         """The scene `elapsed_s` seconds after the drive began. Raises VideoError where nothing can be seen."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, elapsed_s)
 
+    async def watch(self, started_s: float, *, speed: float = 1.0) -> None:
+        """Look twice in a second of the drive until cancelled, so that every scene has a frame before it.
+
+        started_s: when the drive began, on the monotonic clock; speed: seconds of the drive per second. Returns at once
+        where scenes have one frame.
+        """
+        while self._looks_back:
+            await asyncio.sleep(_LOOK_EVERY_S / speed)
+            try:
+                await self.capture(time.monotonic() - started_s)
+            except LogError:
+                # Whoever needs a scene now hears of it.
+                continue
+
     def close(self) -> None:
         self._thread.shutdown()
         self._source.close()
@@ -74,7 +114,9 @@ class Camera:
         view = self._source.view(elapsed_s)
         picture = self._redaction.of_frame(fit_within(view.picture, self._longest_side_px))
         telemetry = self._redaction.of_telemetry(view.telemetry)
-        return Scene(view.clip, view.moment_s, encode_jpeg(picture, self._jpeg_quality), telemetry, view.truth)
+        seen = Seen(view.clip, view.moment_s, encode_jpeg(picture, self._jpeg_quality))
+        earlier = self._looking_back.before(seen)
+        return Scene(seen.clip, seen.moment_s, seen.jpeg, telemetry, view.truth, earlier)
 
 
 def open_camera(configuration: VehicleConfiguration) -> Camera:
@@ -87,6 +129,7 @@ def open_camera(configuration: VehicleConfiguration) -> Camera:
         jpeg_quality=configuration.jpeg_quality,
         longest_side_px=configuration.longest_side_px,
         redaction=Redaction(configuration.redact_regions, location=configuration.redact_location),
+        frames_per_task=configuration.frames_per_task,
     )
 
 

@@ -76,7 +76,7 @@ class TaskRun:
             deadline_ms=self.kind.deadline_ms,
             remaining_ms=max(1.0, self.remaining_ms(now_s)),
             qos_floor=self.kind.qos_floor,
-            upload_bytes=len(self.scene.jpeg),
+            upload_bytes=self.scene.upload_bytes,
         )
 
     def asked(self, node: str, number: int) -> Attempt | None:
@@ -96,7 +96,7 @@ class TaskRun:
             attempt=attempt,
             kind=self.kind.name,
             prompt=self.kind.prompt,
-            frames=(self.scene.jpeg,),
+            frames=self.scene.frames,
             telemetry=self.scene.telemetry,
             deadline_ms=self.kind.deadline_ms,
             remaining_ms=self.remaining_ms(now_s),
