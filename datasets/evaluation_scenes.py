@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -17,7 +17,7 @@ from .drivelog import Clip, DriveLog
 from .findings import Findings
 from .jpeg import encode_jpeg, fit_within
 from .references import Reference
-from .samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, Sample, make_samples
+from .samples import TEST_FIRST_SEED, TEST_OBSCURED_FIRST_SEED, TRAINING_FIRST_SEED, Sample, make_samples
 from .video import MISSING
 
 # As vehicles send their frames.
@@ -29,17 +29,28 @@ BEYOND_VIDEO = "annotation beyond the end of its video"
 
 @dataclass(frozen=True, slots=True)
 class EvaluationScene:
-    """jpeg: the frame; blank: a black one of the same size, for a model that is not to see."""
+    """jpeg: the newest frame; blank: a black one of the same size, for a model that is not to see.
+
+    earlier: the frames before the newest, oldest first.
+    """
 
     reference: Reference
     jpeg: bytes
     blank: bytes
+    earlier: tuple[bytes, ...] = ()
 
 
 def rendered_scenes(count: int, *, processes: int = 1) -> Iterator[EvaluationScene]:
     """The first so many of the rendered test split, whose seeds no training sees."""
     for sample in make_samples(TEST_FIRST_SEED, count, processes):
         yield _scene(_reference_of(sample), sample.image)
+
+
+def obscured_scenes(count: int, *, processes: int = 1) -> Iterator[EvaluationScene]:
+    """The first so many test scenes of two frames whose newest one hides the reason."""
+    for sample in make_samples(TEST_OBSCURED_FIRST_SEED, count, processes, draw="obscured", frames=2):
+        *earlier, newest = (frame.image for frame in sample.frames)
+        yield _scene(_reference_of(sample), newest, earlier)
 
 
 def rendered_training_references(count: int, *, processes: int = 1) -> list[Reference]:
@@ -91,7 +102,10 @@ def _reference_of(sample: Sample) -> Reference:
     return Reference(f"scene {sample.seed}", segment, telemetry=sample.telemetry, known=sample.telemetry)
 
 
-def _scene(reference: Reference, picture: Image.Image) -> EvaluationScene:
-    fitted = fit_within(picture, LONGEST_SIDE_PX)
-    black = Image.new("RGB", fitted.size)
-    return EvaluationScene(reference, encode_jpeg(fitted, JPEG_QUALITY), encode_jpeg(black, JPEG_QUALITY))
+def _scene(reference: Reference, picture: Image.Image, earlier: Iterable[Image.Image] = ()) -> EvaluationScene:
+    black = Image.new("RGB", fit_within(picture, LONGEST_SIDE_PX).size)
+    return EvaluationScene(reference, _as_sent(picture), _as_sent(black), tuple(map(_as_sent, earlier)))
+
+
+def _as_sent(picture: Image.Image) -> bytes:
+    return encode_jpeg(fit_within(picture, LONGEST_SIDE_PX), JPEG_QUALITY)

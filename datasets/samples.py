@@ -28,6 +28,7 @@ from .telemetry import signals_at
 TRAINING_FIRST_SEED = 10_000_000
 VALIDATION_FIRST_SEED = 2_000_000
 TEST_FIRST_SEED = 3_000_000
+TEST_OBSCURED_FIRST_SEED = 3_500_000
 BUNDLED_LOG_SEED = 1_001
 
 # Roles that a justification already speaks of.

@@ -17,12 +17,15 @@ from ..datasets.evaluation_scenes import EvaluationScene
 from ..datasets.findings import Findings
 from ..datasets.meteor import Meteor
 from ..datasets.references import Reference
-from .answering import CloudAnswerer, EdgeAnswerer, cloud_answerer, edge_answerer
+from .answering import CloudAnswerer, EdgeAnswerer
 from .decoding import Generation, to_the_end
+from .halves import both_answerers
 from .questions import Question
 from .together import decode_together
 
 FULL, BLANK, EDGE, TOGETHER = "full", "blank-image", "edge-exit", "edge+cloud"
+# The whole model where the newest frame hides the reason.
+HIDDEN_NEWEST, HIDDEN_BOTH = "hidden: newest frame", "hidden: both frames"
 # One threshold for both exits; above 1 the cloud is asked for every token.
 THETAS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.1)
 
@@ -61,6 +64,7 @@ def evaluate_model(
     scenes: Iterable[EvaluationScene],
     findings: Findings,
     *,
+    obscured: Iterable[EvaluationScene] = (),
     thetas: Sequence[float] = (),
     theta_scenes: int = 300,
     meteor: Meteor | None = None,
@@ -68,11 +72,14 @@ def evaluate_model(
 ) -> Evaluated:
     """Ask a model to explain each scene, as nodes would ask it, and score what it says.
 
+    obscured: scenes of two frames whose newest one hides the reason; the whole model is asked about both and about the
+    newest alone, in rows of their own.
     thetas: exit thresholds at which edge and cloud together are tried too, on the first so many scenes.
     findings: counts scenes that the model refuses, which are left out. advance: told after each how many more there
     are. Raises ModelError where the model cannot be loaded or refuses all.
     """
-    voices = Voices(edge_answerer(model, draft=False), cloud_answerer(model), thetas, theta_scenes)
+    edge, cloud = both_answerers(model)
+    voices = Voices(edge, cloud, thetas, theta_scenes)
     for scene in scenes:
         try:
             voices.answer(scene)
@@ -81,7 +88,12 @@ def evaluate_model(
         advance(1)
     if not voices.references:
         raise ModelError(f"{voices.model} answered about no scene ({dict(findings.counts)}): look at the log's videos")
-    return Evaluated(voices.model, voices.references, voices.rows(meteor))
+    rows = voices.rows(meteor)
+    hidden = HiddenReasons(cloud)
+    for scene in obscured:
+        hidden.answer(scene)
+        advance(1)
+    return Evaluated(voices.model, voices.references, rows + hidden.rows(meteor))
 
 
 class Voices:
@@ -156,6 +168,30 @@ class Voices:
 
     def _hear(self, voice: Voice, generation: Generation) -> None:
         voice.add(Caption.of_answer(self._cloud.words(tuple(generation.tokens))), generation)
+
+
+class HiddenReasons:
+    """What the whole model makes of scenes whose newest frame hides the reason."""
+
+    def __init__(self, cloud: CloudAnswerer) -> None:
+        self._cloud = cloud
+        self._references: list[Reference] = []
+        self._voices = {name: Voice() for name in (HIDDEN_NEWEST, HIDDEN_BOTH)}
+
+    def answer(self, scene: EvaluationScene) -> None:
+        """Let it explain a scene with and without the frames before the newest."""
+        self._references.append(scene.reference)
+        for name, frames in ((HIDDEN_NEWEST, (scene.jpeg,)), (HIDDEN_BOTH, (*scene.earlier, scene.jpeg))):
+            telemetry = dict(scene.reference.telemetry)
+            question = Question(EXPLAIN.prompt, frames, telemetry, max_tokens=EXPLAIN.max_tokens)
+            generation = to_the_end(self._cloud.decode(question, "cloud", self._cloud.encode(question)))
+            caption = Caption.of_answer(self._cloud.words(tuple(generation.tokens)))
+            self._voices[name].add(caption, generation)
+
+    def rows(self, meteor: Meteor | None = None) -> list[dict[str, Any]]:
+        """None where there was no scene."""
+        true = [reference.caption for reference in self._references]
+        return [score_row(name, voice.captions, true, meteor=meteor) for name, voice in self._voices.items() if true]
 
 
 def _share_alike(some: Sequence[object], all_of_full: Sequence[object]) -> float:

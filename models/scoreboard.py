@@ -17,7 +17,13 @@ from ..datasets.baselines import Baseline, Nearest, constant, human_pairs, narra
 from ..datasets.caption_files import Generated, read_generated
 from ..datasets.caption_table import PARTS, columns_of, score_row
 from ..datasets.drivelog import DriveLog
-from ..datasets.evaluation_scenes import EvaluationScene, log_scenes, rendered_scenes, rendered_training_references
+from ..datasets.evaluation_scenes import (
+    EvaluationScene,
+    log_scenes,
+    obscured_scenes,
+    rendered_scenes,
+    rendered_training_references,
+)
 from ..datasets.findings import Findings
 from ..datasets.meteor import Meteor
 from ..datasets.motion_metrics import Motion, forecast, motion_scores
@@ -101,7 +107,12 @@ class _Evaluation:
     def _of_rendered_scenes(self) -> dict[str, Any]:
         options = self._options
         count = options.limit or options.scenes
-        model, references, rows = self._run_model(rendered_scenes(count, processes=options.processes), count)
+        hidden = max(1, count // 4)
+        model, references, rows = self._run_model(
+            rendered_scenes(count, processes=options.processes),
+            count + hidden,
+            obscured_scenes(hidden, processes=options.processes),
+        )
         with self._stage("training moments for the nearest-neighbour baseline", None):
             training = rendered_training_references(options.training_moments, processes=options.processes)
         return _report(model, f"{RENDERED}, {count} scenes", rows + self._baseline_rows(references, training))
@@ -143,7 +154,7 @@ class _Evaluation:
         return _report(None, self._data_name(), rows)
 
     def _run_model(
-        self, scenes: Iterable[EvaluationScene], count: int
+        self, scenes: Iterable[EvaluationScene], count: int, obscured: Iterable[EvaluationScene] = ()
     ) -> tuple[str, list[Reference], list[dict[str, Any]]]:
         """(name of the model, the references that it was asked about, its rows)."""
         from .evaluation import evaluate_model
@@ -151,7 +162,13 @@ class _Evaluation:
         options = self._options
         with self._stage("asking the model", count) as advance:
             done = evaluate_model(
-                options.model, scenes, self.findings, thetas=options.thetas, meteor=self._meteor, advance=advance
+                options.model,
+                scenes,
+                self.findings,
+                obscured=obscured,
+                thetas=options.thetas,
+                meteor=self._meteor,
+                advance=advance,
             )
         return done.model, done.references, done.rows
 

@@ -27,8 +27,14 @@ from torch import Tensor, nn
 
 from ..bus.errors import ConfigurationError
 from ..datasets.boxes import OBJECT_NAMES
+from ..datasets.moments import Draw
 from ..datasets.phrases import SIDES, VEHICLES, words
-from ..datasets.samples import TEST_FIRST_SEED, TRAINING_FIRST_SEED, VALIDATION_FIRST_SEED, Draw
+from ..datasets.samples import (
+    TEST_FIRST_SEED,
+    TEST_OBSCURED_FIRST_SEED,
+    TRAINING_FIRST_SEED,
+    VALIDATION_FIRST_SEED,
+)
 from .calibration import calibrate, collect_votes
 from .checkpoints import CARD_FILE, quiet_transformers
 from .curriculum import Curriculum
@@ -179,11 +185,10 @@ class Training:
         shutil.rmtree(folder, ignore_errors=True)
         self._save(folder, held_out)
         first_moment = TEST_FIRST_SEED + options.test_scenes
-        first_obscured = first_moment + options.test_moments
         test = self._render("rendering test scenes", TEST_FIRST_SEED, options.test_scenes)
         moments = self._render("rendering test moments", first_moment, options.test_moments, "time", 2)
         obscured = self._render(
-            "rendering obscured test scenes", first_obscured, options.test_obscured_scenes, "obscured", 2
+            "rendering obscured test scenes", TEST_OBSCURED_FIRST_SEED, options.test_obscured_scenes, "obscured", 2
         )
         with self._stage("scoring", 1):
             scores = score(folder, test, options.recipe)

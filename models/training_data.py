@@ -17,6 +17,7 @@ from torch import Tensor
 from ..bus.kinds import KINDS, TaskKind
 from ..datasets.boxes import OBJECT_NAMES, ObjectBox
 from ..datasets.jpeg import encode_jpeg
+from ..datasets.moments import Draw
 from ..datasets.phrases import (
     ACTIONS,
     CONDITIONS,
@@ -28,7 +29,7 @@ from ..datasets.phrases import (
     sentence,
     telemetry_text,
 )
-from ..datasets.samples import Draw, make_samples
+from ..datasets.samples import make_samples
 from .images import open_image
 from .tokenizer import AROUND_IMAGE, IMAGE, WHOLE_IMAGE
 from .vlm import Recipe

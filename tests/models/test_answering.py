@@ -70,7 +70,7 @@ def test_the_same_question_gets_the_same_answer(answerer: Answerer, frame: bytes
     assert answer_at_once(answerer, question).tokens == answer_at_once(answerer, question).tokens
 
 
-def test_the_newest_frame_is_looked_at(answerer: Answerer, frame: bytes) -> None:
+def test_the_newest_two_frames_are_looked_at(answerer: Answerer, frame: bytes) -> None:
     other = encoded(Image.new("RGB", (320, 192), (200, 20, 20)), "PNG")
     last = answer_at_once(answerer, Question(EXPLAIN.prompt, (frame, other)))
     assert last.tokens == answer_at_once(answerer, Question(EXPLAIN.prompt, (other,))).tokens
