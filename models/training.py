@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,71 +45,10 @@ from .model_card import make_card
 from .scoring import FrameScores, score
 from .training_data import CLASS_SETS, QuestionWriter, Scenes, augmented, render_scenes, to_pixels
 from .training_losses import SceneHeads, Student
-from .vlm import Recipe, build_model, build_processor
+from .training_options import QUICK, TrainingOptions
+from .vlm import build_model, build_processor
 
 OPTIONS_FILE = "options.json"
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How to train. The same options give the same model, but for the machine's rounding.
-
-    scenes: drawn evenly over the pairs of action and reason; moments: drawn evenly over the time of drives, which are
-        mostly uneventful and full of what may yet become a reason. Both are of single frames.
-    obscured_scenes: of two frames, the newest of which hides the reason; paired_scenes and paired_moments: of two
-        frames, drawn as scenes and moments are.
-    vision_steps: batches from which the vision tower learns alone; answer_steps: from which everything learns.
-    kinds_per_scene: of how many kinds each scene is asked a question.
-    exit_learning_rate: higher than the model's, because the exits are single layers and run after a moving target.
-    detail_weight: what a word that tells a vehicle's kind or a side counts beside other words: one wrong word, one
-        wrong answer.
-    auxiliary_weight: what the scene heads' losses count beside the answers' while the whole model learns.
-    exit_layers: after so many decoder layers the exits speak.
-    exit_agreement: share of an exit's spoken tokens that the whole model must have said too.
-    """
-
-    seed: int = 0
-    scenes: int = 20_000
-    moments: int = 10_000
-    obscured_scenes: int = 4_000
-    paired_scenes: int = 1_000
-    paired_moments: int = 1_500
-    calibration_scenes: int = 800
-    test_scenes: int = 1_200
-    test_moments: int = 600
-    test_obscured_scenes: int = 400
-    vision_steps: int = 3_400
-    vision_batch_size: int = 32
-    answer_steps: int = 3_300
-    answer_batch_size: int = 16
-    kinds_per_scene: int = 2
-    vision_learning_rate: float = 1e-3
-    learning_rate: float = 8e-4
-    exit_learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warm_up_steps: int = 60
-    detail_weight: float = 2.0
-    auxiliary_weight: float = 0.3
-    exit_layers: tuple[int, ...] = (1, 2)
-    exit_agreement: float = 0.99
-    checkpoint_every_steps: int = 200
-    recipe: Recipe = field(default_factory=Recipe)
-
-
-QUICK = TrainingOptions(
-    scenes=4_000,
-    moments=2_000,
-    obscured_scenes=800,
-    paired_scenes=200,
-    paired_moments=300,
-    calibration_scenes=200,
-    test_scenes=300,
-    test_moments=150,
-    test_obscured_scenes=150,
-    vision_steps=900,
-    answer_steps=500,
-    checkpoint_every_steps=100,
-)
 
 
 def train_vlm(
@@ -187,13 +126,13 @@ class Training:
         first_moment = TEST_FIRST_SEED + options.test_scenes
         test = self._render("rendering test scenes", TEST_FIRST_SEED, options.test_scenes)
         moments = self._render("rendering test moments", first_moment, options.test_moments, "time", 2)
-        obscured = self._render(
+        hidden = self._render(
             "rendering obscured test scenes", TEST_OBSCURED_FIRST_SEED, options.test_obscured_scenes, "obscured", 2
         )
         with self._stage("scoring", 1):
             scores = score(folder, test, options.recipe)
             along_drives = FrameScores.of(folder, moments, options.recipe)
-            obscured = FrameScores.of(folder, obscured, options.recipe)
+            obscured = FrameScores.of(folder, hidden, options.recipe)
         card = make_card(
             parameters=sum(parameter.numel() for parameter in self._student.model.parameters()),
             options=asdict(options),

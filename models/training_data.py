@@ -41,7 +41,9 @@ PATCH_COVERED_SHARE = 0.4
 TELEMETRY_MISSING_SHARE = 0.1
 NO_TELEMETRY = telemetry_text({})
 
-# What the scene heads tell apart; the first choice of a tuple with None means that there is no such thing.
+# What the scene heads tell apart, and what each counts: an explanation tells of the first four.
+# The first choice of a tuple with None means that there is no such thing.
+CLASS_SET_WEIGHTS = (1.0, 2.0, 2.0, 2.0, 0.5, 0.5, 0.5, 0.5)
 CLASS_SETS: tuple[tuple[str | None, ...], ...] = (
     tuple(ACTIONS),
     tuple(JUSTIFICATIONS),

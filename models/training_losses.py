@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .training_data import Questions
+from .training_data import CLASS_SET_WEIGHTS, Questions
 from .vlm import Recipe
 
 # Objects cover few patches; without a counterweight "nothing anywhere" would be a good answer.
@@ -44,14 +44,16 @@ class SceneHeads(nn.Module):
         return self.classes(pooled).split(self.class_counts, dim=1)
 
     def loss(self, image_tokens: Tensor, patches: Tensor, classes: Tensor, objects: Tensor) -> Tensor:
-        """Mean cross-entropy of the class sets plus the weighted binary cross-entropy of objects per patch.
+        """Weighted mean cross-entropy of the class sets plus the weighted binary cross-entropy of objects per patch.
 
         image_tokens, patches: as `see` returns them. classes: [batch, class sets], int64.
         objects: [batch, frames, patches, object classes], 0 or 1.
         """
         class_losses = [
-            functional.cross_entropy(logits, classes[:, index])
-            for index, logits in enumerate(self.class_logits(image_tokens))
+            weight * functional.cross_entropy(logits, classes[:, index])
+            for index, (weight, logits) in enumerate(
+                zip(CLASS_SET_WEIGHTS, self.class_logits(image_tokens), strict=True)
+            )
         ]
         object_logits = self.objects(patches.float())
         weight = torch.full((object_logits.shape[-1],), OBJECT_WEIGHT, device=object_logits.device)

@@ -72,8 +72,23 @@ def test_the_same_question_gets_the_same_answer(answerer: Answerer, frame: bytes
 
 def test_the_newest_two_frames_are_looked_at(answerer: Answerer, frame: bytes) -> None:
     other = encoded(Image.new("RGB", (320, 192), (200, 20, 20)), "PNG")
-    last = answer_at_once(answerer, Question(EXPLAIN.prompt, (frame, other)))
-    assert last.tokens == answer_at_once(answerer, Question(EXPLAIN.prompt, (other,))).tokens
+    asked = [(other,), (frame, other), (other, other), (other, frame, other)]
+    prompts = [answerer.reader.read(Question(EXPLAIN.prompt, frames)) for frames in asked]  # pyright: ignore[reportAttributeAccessIssue]
+    assert [prompt["pixel_values"].shape[1] for prompt in prompts] == [1, 2, 2, 2]
+    assert torch.equal(prompts[1]["pixel_values"], prompts[3]["pixel_values"])
+    assert not torch.equal(prompts[1]["pixel_values"], prompts[2]["pixel_values"])
+    for frames in asked:
+        assert answer_at_once(answerer, Question(EXPLAIN.prompt, frames)).tokens
+
+
+def test_two_frames_are_answered_as_the_library_generates(tiny_folder: Path, frame: bytes) -> None:
+    other = encoded(Image.new("RGB", (320, 192), (200, 20, 20)), "PNG")
+    question = Question(EXPLAIN.prompt, (frame, other), {"Vehicle.Speed": 36.0}, max_tokens=16)
+    checkpoint = checkpoints.load(tiny_folder)
+    inputs = PromptReader(checkpoint.processor).read(question)
+    expected = checkpoint.model.generate(**inputs, max_new_tokens=16, do_sample=False)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    said = answer_at_once(cloud_answerer(str(tiny_folder)), question).tokens
+    assert list(said) == expected[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 def test_the_cloud_answers_as_the_library_generates(tiny_folder: Path, frame: bytes) -> None:

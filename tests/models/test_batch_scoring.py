@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,36 +11,48 @@ from PIL import Image
 from roadside.bus.kinds import EXPLAIN, KINDS
 from roadside.datasets.jpeg import encode_jpeg
 from roadside.datasets.phrases import telemetry_text
-from roadside.datasets.samples import make_samples
+from roadside.datasets.samples import Sample, make_samples
 from roadside.models import checkpoints
 from roadside.models.answering import cloud_answerer, edge_answerer
 from roadside.models.images import open_image
 from roadside.models.questions import Question, answer_at_once
-from roadside.models.scoring import CURVE_THRESHOLDS, Scorer, score
+from roadside.models.scoring import CURVE_THRESHOLDS, FrameScores, Scorer, score
 from roadside.models.training_data import Scenes, class_indices, objects_by_patch
 from roadside.models.vlm import Recipe
 
 SEED = 21_000_000
 
 
+Served = list[tuple[tuple[bytes, ...], dict[str, float]]]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one frame", "two frames"])
+def samples(request: pytest.FixtureRequest) -> list[Sample]:
+    return list(make_samples(SEED, 6, frames=request.param))
+
+
 @pytest.fixture(scope="module")
-def served() -> list[tuple[bytes, dict[str, float]]]:
+def served(samples: list[Sample]) -> Served:
     """What a vehicle would send."""
-    return [(encode_jpeg(sample.image, 80), sample.telemetry) for sample in make_samples(SEED, 6)]
+    return [(tuple(encode_jpeg(each.image, 80) for each in sample.frames), sample.telemetry) for sample in samples]
 
 
 @pytest.fixture(scope="module")
-def scenes(served: list[tuple[bytes, dict[str, float]]]) -> Scenes:
+def scenes(samples: list[Sample], served: Served) -> Scenes:
     """The same as arrays."""
-    samples = list(make_samples(SEED, 6))
-    frames = [np.asarray(open_image(jpeg).resize((64, 64), Image.Resampling.BILINEAR)) for jpeg, _ in served]
+    frames = [
+        [np.asarray(open_image(jpeg).resize((64, 64), Image.Resampling.BILINEAR)) for jpeg in jpegs]
+        for jpegs, _ in served
+    ]
     recipe = Recipe(frame_size=64)
     return Scenes(
-        frames=np.stack(frames),
+        frames=np.array(frames),
         telemetry=[telemetry_text(telemetry) for _, telemetry in served],
         facts=[sample.facts for sample in samples],
         classes=np.array([class_indices(sample.facts) for sample in samples]),
-        objects=np.stack([objects_by_patch(sample.labels.boxes, sample.image.size, recipe) for sample in samples]),
+        objects=np.array(
+            [[objects_by_patch(each.boxes, each.image.size, recipe) for each in sample.frames] for sample in samples]
+        ),
     )
 
 
@@ -50,12 +63,10 @@ def test_a_batch_says_what_serving_says(tiny_folder: Path, tiny_recipe: Recipe, 
     decoded = scorer.answers(EXPLAIN, voice, thresholds, scorer.images)
     answerer = (cloud_answerer if voice == "cloud" else edge_answerer)(str(tiny_folder))
     end_token = scorer.end_token
-    for tokens, (jpeg, telemetry) in zip(decoded.tokens, served, strict=True):
-        question = Question(EXPLAIN.prompt, (jpeg,), telemetry, max_tokens=EXPLAIN.max_tokens)
+    for tokens, (jpegs, telemetry) in zip(decoded.tokens, served, strict=True):
+        question = Question(EXPLAIN.prompt, jpegs, telemetry, max_tokens=EXPLAIN.max_tokens)
         if voice == "edge":
-            question = Question(
-                EXPLAIN.prompt, (jpeg,), telemetry, max_tokens=EXPLAIN.max_tokens, exit_thresholds=thresholds
-            )
+            question = replace(question, exit_thresholds=thresholds)
         said = [token for token in answer_at_once(answerer, question).tokens if token != end_token]
         assert tokens == said
 
@@ -81,3 +92,11 @@ def test_scores_name_every_voice_and_kind(tiny_folder: Path, tiny_recipe: Recipe
     assert scores.theta_curve[-1].request_rate == 1.0
     assert scores.theta_curve[-1].quality == scores.voices["cloud"]["explain"]
     assert all(0.0 <= rate <= 1.0 for rate in scores.by_pair.values())
+
+
+def test_scenes_are_scored_with_all_frames_and_with_the_newest(tiny_folder: Path, tiny_recipe: Recipe, scenes) -> None:
+    scores = FrameScores.of(tiny_folder, scenes, tiny_recipe)
+    whole = score(tiny_folder, scenes, tiny_recipe)
+    assert scores.paired.voices == whole.voices
+    assert scores.newest.voices == score(tiny_folder, scenes.newest(), tiny_recipe).voices
+    assert scores.paired.theta_curve == ()

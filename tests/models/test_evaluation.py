@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 from roadside.bus.errors import ConfigurationError, ModelError
-from roadside.datasets.evaluation_scenes import EvaluationScene, rendered_scenes
+from roadside.datasets.evaluation_scenes import EvaluationScene, obscured_scenes, rendered_scenes
 from roadside.datasets.findings import Findings
-from roadside.models.evaluation import BLANK, EDGE, FULL, TOGETHER, evaluate_model
+from roadside.models.evaluation import (
+    BLANK,
+    EDGE,
+    FULL,
+    HIDDEN_BOTH,
+    HIDDEN_NEWEST,
+    TOGETHER,
+    evaluate_model,
+)
 from roadside.models.theta_curve import draw_theta_curve
 
 
@@ -21,20 +29,30 @@ def scenes() -> list[EvaluationScene]:
 @pytest.fixture(scope="module")
 def evaluated(tiny_folder: Path, scenes):
     findings, steps = Findings(), []
-    done = evaluate_model(str(tiny_folder), scenes, findings, thetas=(0.0, 1.1), theta_scenes=2, advance=steps.append)
-    assert steps == [1] * 3
+    done = evaluate_model(
+        str(tiny_folder),
+        scenes,
+        findings,
+        obscured=obscured_scenes(2),
+        thetas=(0.0, 1.1),
+        theta_scenes=2,
+        advance=steps.append,
+    )
+    assert steps == [1] * 5
     assert findings.counts == {}
     return done
 
 
 def test_every_voice_has_a_row(evaluated, scenes):
-    assert [row["name"] for row in evaluated.rows] == [FULL, BLANK, EDGE, TOGETHER, "theta 0", "theta 1.1"]
-    assert [row["n"] for row in evaluated.rows] == [3, 3, 3, 3, 2, 2]
+    assert [row["name"] for row in evaluated.rows] == [
+        FULL, BLANK, EDGE, TOGETHER, "theta 0", "theta 1.1", HIDDEN_NEWEST, HIDDEN_BOTH
+    ]  # fmt: skip
+    assert [row["n"] for row in evaluated.rows] == [3, 3, 3, 3, 2, 2, 2, 2]
     assert evaluated.references == [scene.reference for scene in scenes]
 
 
 def test_thresholds_span_from_the_edge_alone_to_the_whole_model(evaluated):
-    never, always = evaluated.rows[-2:]
+    never, always = (row for row in evaluated.rows if "theta" in row)
     assert never["cloud_token_share"] == 0.0
     assert (always["cloud_token_share"], always["identical_to_full"], always["agrees_with_full"]) == (1.0, 1.0, 1.0)
     # Hidden states go up whether or not anything is asked.

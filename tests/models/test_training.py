@@ -22,11 +22,12 @@ from roadside.datasets.samples import make_sample
 from roadside.models import training
 from roadside.models.answering import edge_answerer
 from roadside.models.checkpoints import load
+from roadside.models.curriculum import Curriculum
 from roadside.models.learning import batch_at, schedule
 from roadside.models.learning_curve import draw_curve
 from roadside.models.prompt_encoder import PromptReader
 from roadside.models.questions import Question, answer_at_once
-from roadside.models.training import QUICK, TrainingOptions, train, train_vlm
+from roadside.models.training import train, train_vlm
 from roadside.models.training_data import (
     CLASS_SETS,
     QuestionWriter,
@@ -38,6 +39,7 @@ from roadside.models.training_data import (
     to_pixels,
 )
 from roadside.models.training_losses import read, see
+from roadside.models.training_options import QUICK, TrainingOptions
 from roadside.models.vlm import Recipe, build_model, build_processor
 from torch.nn import functional
 
@@ -49,13 +51,24 @@ def scenes():
     return render_scenes(SEED, 24, Recipe(frame_size=64), processes=1, advance=lambda _: None)
 
 
+@pytest.fixture(scope="module")
+def pairs_of_frames():
+    return render_scenes(
+        SEED, 6, Recipe(frame_size=64), processes=1, advance=lambda _: None, draw="obscured", frames_each=2
+    )
+
+
 def options(recipe: Recipe, **changes: object) -> TrainingOptions:
     small = TrainingOptions(
         scenes=64,
         moments=32,
+        obscured_scenes=16,
+        paired_scenes=8,
+        paired_moments=8,
         calibration_scenes=16,
         test_scenes=12,
         test_moments=8,
+        test_obscured_scenes=8,
         vision_steps=30,
         vision_batch_size=16,
         answer_steps=40,
@@ -107,12 +120,15 @@ def test_training_learns_and_writes_a_folder_that_answers(tmp_path: Path, tiny_r
     assert json.loads(json.dumps(card)) == json.loads((folder / "card.json").read_text())
     for place in ("edge", "cloud", "edge+cloud"):
         assert set(card["quality"][place]) == set(KINDS)
-    assert {"cloud", "edge", "edge+cloud", "blank-image"} == set(card["scores"])
+    for name in ("scores", "scores_along_drives", "scores_along_drives_with_two_frames"):
+        assert {"cloud", "edge", "edge+cloud", "blank-image"} == set(card[name])
+    assert set(card["scores_where_the_newest_frame_hides_the_reason"]) == {"both_frames", "newest_frame"}
     assert not (tmp_path / "model.partial").exists()
 
     answerer = edge_answerer(str(folder))
     assert answerer.quality["edge"] == card["quality"]["edge"]
-    assert answer_at_once(answerer, Question(KINDS["explain"].prompt, (frame,))).tokens
+    for frames in ((frame,), (frame, frame)):
+        assert answer_at_once(answerer, Question(KINDS["explain"].prompt, frames)).tokens
 
 
 @pytest.mark.slow
@@ -122,6 +138,9 @@ def test_a_small_training_already_looks_at_the_picture(tmp_path: Path) -> None:
         Recipe(frame_size=64),
         scenes=1_500,
         moments=100,
+        obscured_scenes=20,
+        paired_scenes=20,
+        paired_moments=20,
         vision_steps=300,
         vision_batch_size=32,
         answer_steps=220,
@@ -188,10 +207,10 @@ def test_training_prompts_are_serving_prompts(frame: bytes) -> None:
     processor = build_processor(recipe, words())
     telemetry = {"Vehicle.Speed": 43.0, "Vehicle.AngularVelocity.Yaw": 3.2}
     for kind in KINDS.values():
-        served = PromptReader(processor).read(Question(kind.prompt, (frame,), telemetry))
-        assert (
-            QuestionWriter(processor, recipe).prompt(kind, telemetry_text(telemetry)) == served["input_ids"][0].tolist()
-        )
+        for frames in (1, 2):
+            served = PromptReader(processor).read(Question(kind.prompt, (frame,) * frames, telemetry))
+            trained = QuestionWriter(processor, recipe).prompt(kind, telemetry_text(telemetry), frames)
+            assert trained == served["input_ids"][0].tolist()
 
 
 def test_training_pixels_are_serving_pixels() -> None:
@@ -206,8 +225,10 @@ def test_training_pixels_are_serving_pixels() -> None:
     torch.testing.assert_close(to_pixels(np.asarray(squeezed)[None]), served, rtol=0, atol=1e-6)
 
 
-def test_questions_that_share_a_scene_are_read_as_if_alone(scenes) -> None:
+@pytest.mark.parametrize("data", ["scenes", "pairs_of_frames"])
+def test_questions_that_share_a_scene_are_read_as_if_alone(data, request) -> None:
     """The packed pass against the model's own forward on each question by itself."""
+    scenes: Scenes = request.getfixturevalue(data)
     recipe = Recipe(frame_size=64, vision_layers=1, text_layers=3)
     processor = build_processor(recipe, words())
     model = build_model(recipe, processor, seed=1).eval()
@@ -225,7 +246,7 @@ def test_questions_that_share_a_scene_are_read_as_if_alone(scenes) -> None:
                 assert torch.cat([questions.position[row][common], questions.position[row][own]]).tolist() == list(
                     range(len(alone))
                 )
-                expected = model(input_ids=alone[None], pixel_values=pixels[row][None, None]).logits[0]
+                expected = model(input_ids=alone[None], pixel_values=pixels[row][None]).logits[0]
                 torch.testing.assert_close(logits[row][own], expected[int(common.sum()) :], rtol=1e-4, atol=1e-4)
 
 
@@ -264,11 +285,39 @@ def test_questions_are_the_served_prompts_and_labels_their_answers(scenes) -> No
 
 
 def test_scenes_carry_their_facts(scenes) -> None:
-    assert scenes.frames.shape == (24, 64, 64, 3)
+    assert scenes.frames.shape == (24, 1, 64, 64, 3)
     assert scenes.frames.std() > 20
     for facts, indices in zip(scenes.facts, scenes.classes, strict=True):
         assert class_indices(facts) == indices.tolist()
         assert CLASS_SETS[1][indices[1]] == facts.justification
+
+
+def test_the_newest_frame_alone_is_that_of_a_scene_with_one(pairs_of_frames) -> None:
+    alone = render_scenes(SEED, 6, Recipe(frame_size=64), processes=1, advance=lambda _: None, draw="obscured")
+    newest = pairs_of_frames.newest()
+    assert (newest.frames_each, pairs_of_frames.frames_each) == (1, 2)
+    assert np.array_equal(newest.frames, alone.frames)
+    assert np.array_equal(newest.objects, alone.objects)
+    assert (newest.facts, newest.telemetry) == (alone.facts, alone.telemetry)
+    assert not np.array_equal(pairs_of_frames.frames[:, 0], pairs_of_frames.frames[:, 1])
+
+
+def test_batches_are_of_one_number_of_frames_and_leave_no_scene_out(scenes, pairs_of_frames) -> None:
+    curriculum = Curriculum(scenes, pairs_of_frames)
+    met: dict[int, set[int]] = {1: set(), 2: set()}
+    shares = {1: 0, 2: 0}
+    for step in range(60):
+        batch, indices = curriculum.of_both("seed", step, 3)
+        shares[batch.frames_each] += 1
+        assert batch.frames_each == 2 or len(batch) in (len(scenes), len(pairs_of_frames))
+        if len(batch) == len(pairs_of_frames):
+            met[2] |= set(indices)
+        else:
+            met[1] |= set(indices)
+    assert met == {1: set(range(24)), 2: set(range(6))}
+    # A fifth has two frames; a twentieth shows of two the newest only.
+    assert shares == {1: 48, 2: 12}
+    assert {curriculum.of_single_frames("seed", step, 3)[0].frames_each for step in range(8)} == {1}
 
 
 def test_objects_fall_into_the_patches_that_they_cover() -> None:
@@ -283,7 +332,7 @@ def test_objects_fall_into_the_patches_that_they_cover() -> None:
 
 
 def test_augmentation_keeps_the_picture_recognisable() -> None:
-    pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pixels = torch.rand(8, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     changed = augmented(pixels, torch.Generator().manual_seed(1), most_shift=0)
     assert not torch.equal(changed, pixels)
     for before, after in zip(pixels, changed, strict=True):
