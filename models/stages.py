@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bus.errors import SplitError
+from .prompt_layout import PromptLayout, position_ids_behind
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -52,9 +53,12 @@ class Stage:
         """Width of the residual stream."""
         return self._layers.config.hidden_size
 
-    def session(self) -> StageSession:
-        """An empty session: one sequence that is to run through this stage."""
-        return StageSession(self._layers)
+    def session(self, layout: PromptLayout | None = None) -> StageSession:
+        """An empty session: one sequence that is to run through this stage.
+
+        layout: of the prompt that it begins with, for a decoder that reads more of it than embeddings.
+        """
+        return StageSession(self._layers, layout, self.first_layer)
 
 
 class StageSession:
@@ -64,10 +68,13 @@ class StageSession:
     the waiting positions run together with it, in one batch, and the cache is as if nobody had skipped anything.
     """
 
-    def __init__(self, layers: PreTrainedModel) -> None:
+    def __init__(self, layers: PreTrainedModel, layout: PromptLayout | None = None, first_layer: int = 0) -> None:
+        """layers: of the stage. layout: see `Stage.session`. first_layer: where in the decoder the stage begins."""
         from transformers import DynamicCache
 
         self._layers = layers
+        self._layout = layout
+        self._first_layer = first_layer
         # The configuration tells the cache which layers slide; without it their windows would be wrong.
         self._cache = DynamicCache(config=layers.config)
         # Untyped: what kinds of layers there are depends on the model.
@@ -77,6 +84,8 @@ class StageSession:
                 # Otherwise it forgets at once what left its window, which a roll-back may bring back into it.
                 layer.activate_past_recording()
         self._waiting: list[Tensor] = []
+        # [axes, positions fed], once they are anything but 0, 1, 2 and so on.
+        self._position_ids: Tensor | None = None
         self.positions_run = 0
 
     @property
@@ -89,20 +98,41 @@ class StageSession:
         """Memory of the cache and of the inputs that wait."""
         return sum(tensor.untyped_storage().nbytes() for tensor in self._tensors())
 
-    def feed(self, hidden: Tensor) -> None:
-        """Append the inputs of the next positions: [1, positions, hidden_size]. Nothing is computed."""
+    @property
+    def positions(self) -> int:
+        """How many positions were fed, run or not."""
+        return self.positions_run + self.waiting_positions
+
+    def feed(self, hidden: Tensor, position_ids: Tensor | None = None) -> None:
+        """Append the inputs of the next positions: [1, positions, hidden_size]. Nothing is computed.
+
+        position_ids: of these positions, int64 [axes, positions], where they are not what the session's layout says,
+        or without one the numbers that follow the largest id so far.
+        """
+        start, count = self.positions, hidden.shape[1]
+        if position_ids is None and self._layout is not None:
+            position_ids = self._layout.position_ids_of(start, start + count)
+        if position_ids is not None or self._position_ids is not None:
+            self._append_position_ids(start, count, position_ids)
         self._waiting.append(hidden)
 
     @torch.inference_mode()
     def catch_up(self) -> Tensor:
         """Run every waiting position and return their residual stream: [1, positions that waited, hidden_size]."""
-        hidden = torch.cat(self._waiting, dim=1)
+        # What came over a wire, or from another stage, may be of another precision than these weights.
+        hidden = torch.cat(self._waiting, dim=1).to(self._layers.dtype)
         self._waiting.clear()
-        end = self.positions_run + hidden.shape[1]
-        # Absolute, because a stage cannot infer them: its own cache may lag behind the sequence.
-        position_ids = torch.arange(self.positions_run, end)[None]
+        start, end = self.positions_run, self.positions_run + hidden.shape[1]
+        visual_inputs = {}
+        if self._layout is not None:
+            end_layer = self._first_layer + len(self._cache_layers)
+            visual_inputs = self._layout.visual_inputs(start, end, self._first_layer, end_layer)
         output = self._layers(
-            inputs_embeds=hidden, position_ids=position_ids, past_key_values=self._cache, use_cache=True
+            inputs_embeds=hidden,
+            position_ids=self._position_ids_of(start, end),
+            past_key_values=self._cache,
+            use_cache=True,
+            **visual_inputs,
         )
         self.positions_run = end
         return output.last_hidden_state
@@ -112,8 +142,10 @@ class StageSession:
 
         Raises ValueError where there are fewer, and SplitError where the model's cache cannot forget.
         """
-        if not 0 <= positions <= self.positions_run + self.waiting_positions:
-            raise ValueError(f"cannot keep {positions} of {self.positions_run + self.waiting_positions} positions")
+        if not 0 <= positions <= self.positions:
+            raise ValueError(f"cannot keep {positions} of {self.positions} positions")
+        if self._position_ids is not None:
+            self._position_ids = self._position_ids[:, :positions] if positions else None
         if positions >= self.positions_run:
             self._keep_waiting(positions - self.positions_run)
         else:
@@ -132,7 +164,27 @@ class StageSession:
             storage.fill_(0)
         self._waiting.clear()
         self._cache.reset()
+        self._position_ids = None
         self.positions_run = 0
+
+    def _append_position_ids(self, start: int, count: int, position_ids: Tensor | None) -> None:
+        before = self._position_ids
+        if before is None:
+            before = torch.arange(start)[None]
+        if position_ids is None:
+            position_ids = position_ids_behind(before, count)
+        # Positions that were fed before without ids have the same one on each axis.
+        self._position_ids = torch.cat([before.expand(position_ids.shape[0], -1), position_ids], dim=1)
+
+    def _position_ids_of(self, start: int, end: int) -> Tensor:
+        """As decoders take them: [1, positions] or, on several axes, [axes, 1, positions].
+
+        Absolute, because a stage cannot infer them: its own cache may lag behind the sequence.
+        """
+        if self._position_ids is None:
+            return torch.arange(start, end)[None]
+        position_ids = self._position_ids[:, start:end]
+        return position_ids if len(position_ids) == 1 else position_ids[:, None]
 
     def _keep_waiting(self, positions: int) -> None:
         if positions < self.waiting_positions:
