@@ -194,13 +194,19 @@ class Candidate(Part, frozen=True):
 
 
 class Decision(Part, frozen=True):
-    """Why a task went where it went. propensity: probability with which the policy took this choice."""
+    """Why a task went where it went. propensity: probability with which the policy took this choice.
+
+    exit_threshold: confidence at which an edge's early exits may speak; None: the node's or the vehicle's own.
+    frame_scale: of the picture's sides before it is sent.
+    """
 
     policy: Label
     chosen: Count
     propensity: float
     reason: Label
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=512)]
+    exit_threshold: Annotated[float, Meta(ge=0, le=10)] | None = None
+    frame_scale: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
 class Truth(Part, frozen=True):
