@@ -50,6 +50,7 @@ class Candidates:
 
     masked: why a row may not be chosen; empty where it may.
     features: [n, len(FEATURES)]; every other array is [n]. wait_ms: on the link and for a slot together.
+    upload_ms: what of network_ms the link is busy with this task.
     utility: expected, and myopic: of this task alone.
     in_flight: tasks queued and running as last reported, and own ones that were not reported yet.
     """
@@ -59,6 +60,7 @@ class Candidates:
     masked: tuple[str, ...]
     features: NDArray[np.float32]
     latency_ms: NDArray[np.float64]
+    upload_ms: NDArray[np.float64]
     network_ms: NDArray[np.float64]
     wait_ms: NDArray[np.float64]
     service_ms: NDArray[np.float64]
@@ -104,6 +106,7 @@ def candidates_of(
         masked=masked,
         features=feature_matrix(task, observed, estimates, utility),
         latency_ms=estimates.latency_ms,
+        upload_ms=observed.upload_ms,
         network_ms=estimates.network_ms,
         wait_ms=estimates.link_wait_ms + estimates.compute_wait_ms,
         service_ms=observed.service_ms,

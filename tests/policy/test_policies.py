@@ -45,6 +45,7 @@ def table(*rows: Row) -> Candidates:
         masked=tuple(row.masked for row in rows),
         features=features,
         latency_ms=np.array([row.latency_ms for row in rows]),
+        upload_ms=ones,
         network_ms=ones,
         wait_ms=ones,
         service_ms=ones,
