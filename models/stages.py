@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bus.errors import SplitError
-from .prompt_layout import PromptLayout, position_ids_behind
+from .prompt_layout import LaidOutPrompt, VisualFeatures, position_ids_behind
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -53,12 +53,9 @@ class Stage:
         """Width of the residual stream."""
         return self._layers.config.hidden_size
 
-    def session(self, layout: PromptLayout | None = None) -> StageSession:
-        """An empty session: one sequence that is to run through this stage.
-
-        layout: of the prompt that it begins with, for a decoder that reads more of it than embeddings.
-        """
-        return StageSession(self._layers, layout, self.first_layer)
+    def session(self) -> StageSession:
+        """An empty session: one sequence that is to run through this stage."""
+        return StageSession(self._layers, self.first_layer)
 
 
 class StageSession:
@@ -68,12 +65,11 @@ class StageSession:
     the waiting positions run together with it, in one batch, and the cache is as if nobody had skipped anything.
     """
 
-    def __init__(self, layers: PreTrainedModel, layout: PromptLayout | None = None, first_layer: int = 0) -> None:
-        """layers: of the stage. layout: see `Stage.session`. first_layer: where in the decoder the stage begins."""
+    def __init__(self, layers: PreTrainedModel, first_layer: int = 0) -> None:
+        """layers: of the stage, which begins with the decoder's layer `first_layer`."""
         from transformers import DynamicCache
 
         self._layers = layers
-        self._layout = layout
         self._first_layer = first_layer
         # The configuration tells the cache which layers slide; without it their windows would be wrong.
         self._cache = DynamicCache(config=layers.config)
@@ -86,6 +82,7 @@ class StageSession:
         self._waiting: list[Tensor] = []
         # [axes, positions fed], once they are anything but 0, 1, 2 and so on.
         self._position_ids: Tensor | None = None
+        self._visual: VisualFeatures | None = None
         self.positions_run = 0
 
     @property
@@ -103,18 +100,27 @@ class StageSession:
         """How many positions were fed, run or not."""
         return self.positions_run + self.waiting_positions
 
-    def feed(self, hidden: Tensor, position_ids: Tensor | None = None) -> None:
+    def feed(self, hidden: Tensor | LaidOutPrompt, position_ids: Tensor | None = None) -> None:
         """Append the inputs of the next positions: [1, positions, hidden_size]. Nothing is computed.
 
-        position_ids: of these positions, int64 [axes, positions], where they are not what the session's layout says,
-        or without one the numbers that follow the largest id so far.
+        position_ids: of these positions, int64 [axes, positions], where they are not the numbers that follow the
+            largest id so far.
+        A laid-out prompt says itself what they are; what it adds inside the stage can only begin a sequence, and
+        ValueError is raised where others came before it.
         """
-        start, count = self.positions, hidden.shape[1]
-        if position_ids is None and self._layout is not None:
-            position_ids = self._layout.position_ids_of(start, start + count)
+        start = self.positions
+        if isinstance(hidden, LaidOutPrompt):
+            if start and hidden.visual is not None:
+                raise ValueError(f"visual features come with a sequence's first positions, not after {start} others")
+            self._visual = hidden.visual
+            hidden, position_ids = hidden.embeddings, hidden.position_ids
         if position_ids is not None or self._position_ids is not None:
-            self._append_position_ids(start, count, position_ids)
+            self._append_position_ids(start, hidden.shape[1], position_ids)
         self._waiting.append(hidden)
+
+    def position_ids(self, start: int, end: int) -> Tensor | None:
+        """Of the positions [start, end) that were fed: int64 [axes, end - start]; None where they count from 0."""
+        return None if self._position_ids is None else self._position_ids[:, start:end]
 
     @torch.inference_mode()
     def catch_up(self) -> Tensor:
@@ -123,13 +129,13 @@ class StageSession:
         hidden = torch.cat(self._waiting, dim=1).to(self._layers.dtype)
         self._waiting.clear()
         start, end = self.positions_run, self.positions_run + hidden.shape[1]
-        visual_inputs = {}
-        if self._layout is not None:
-            end_layer = self._first_layer + len(self._cache_layers)
-            visual_inputs = self._layout.visual_inputs(start, end, self._first_layer, end_layer)
+        visual_inputs: dict[str, Any] = {}
+        if self._visual is not None:
+            end_layer = self._first_layer + self._layers.config.num_hidden_layers
+            visual_inputs = self._visual.inputs(start, end, self._first_layer, end_layer)
         output = self._layers(
             inputs_embeds=hidden,
-            position_ids=self._position_ids_of(start, end),
+            position_ids=self._position_ids_for_decoder(start, end),
             past_key_values=self._cache,
             use_cache=True,
             **visual_inputs,
@@ -146,6 +152,8 @@ class StageSession:
             raise ValueError(f"cannot keep {positions} of {self.positions} positions")
         if self._position_ids is not None:
             self._position_ids = self._position_ids[:, :positions] if positions else None
+        if self._visual is not None:
+            self._visual = self._visual.kept(positions) if positions else None
         if positions >= self.positions_run:
             self._keep_waiting(positions - self.positions_run)
         else:
@@ -164,7 +172,7 @@ class StageSession:
             storage.fill_(0)
         self._waiting.clear()
         self._cache.reset()
-        self._position_ids = None
+        self._position_ids = self._visual = None
         self.positions_run = 0
 
     def _append_position_ids(self, start: int, count: int, position_ids: Tensor | None) -> None:
@@ -176,14 +184,14 @@ class StageSession:
         # Positions that were fed before without ids have the same one on each axis.
         self._position_ids = torch.cat([before.expand(position_ids.shape[0], -1), position_ids], dim=1)
 
-    def _position_ids_of(self, start: int, end: int) -> Tensor:
+    def _position_ids_for_decoder(self, start: int, end: int) -> Tensor:
         """As decoders take them: [1, positions] or, on several axes, [axes, 1, positions].
 
         Absolute, because a stage cannot infer them: its own cache may lag behind the sequence.
         """
-        if self._position_ids is None:
+        position_ids = self.position_ids(start, end)
+        if position_ids is None:
             return torch.arange(start, end)[None]
-        position_ids = self._position_ids[:, start:end]
         return position_ids if len(position_ids) == 1 else position_ids[:, None]
 
     def _keep_waiting(self, positions: int) -> None:
