@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
-
 from ..bus.errors import MessageRefused, ModelError
 from ..bus.kinds import EXPLAIN
 from ..datasets.caption_table import score_row
@@ -19,6 +17,7 @@ from ..datasets.meteor import Meteor
 from ..datasets.references import Reference
 from .answering import CloudAnswerer, EdgeAnswerer, cloud_answerer, edge_answerer
 from .decoding import Generation, to_the_end
+from .partitions import EncodedPrompt
 from .questions import Question
 from .together import decode_together
 
@@ -148,7 +147,7 @@ class Voices:
             "bytes_up": voice.bytes_up / count,
         }
 
-    def _answer_together(self, voice: Voice, question: Question, prompt: Tensor) -> None:
+    def _answer_together(self, voice: Voice, question: Question, prompt: EncodedPrompt) -> None:
         together = decode_together(self._edge.decode(question, "edge+cloud", prompt), self._cloud.whole)
         self._hear(voice, together.result)
         voice.positions_up += together.positions

@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 
 import torch
 
-from .decoding import Ask, CloudToken, Steps, Upload, Wait
+from .decoding import Ask, CloudReply, Steps, Upload, Wait
 from .exits import most_likely
 from .partitions import WholeModel
-from .precision import to_float32
+from .precision import to_float16, to_float32
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Together(Generic[T]):
 def decode_together(steps: Steps[T], whole: WholeModel) -> Together[T]:
     """Drive a mode's steps to their end, the cloud's part computed here by `whole`. Blocking."""
     cloud = whole.rest.session()
-    reply: CloudToken | None = None
+    reply: CloudReply | None = None
     cloud_requests = positions = bytes_up = 0
     while True:
         try:
@@ -44,12 +44,14 @@ def decode_together(steps: Steps[T], whole: WholeModel) -> Together[T]:
         match event:
             case Upload():
                 positions += len(event.hidden)
-                bytes_up += event.hidden.nbytes
-                cloud.feed(to_float32(event.hidden)[None])
+                hidden = to_float16(torch.from_numpy(event.hidden))
+                bytes_up += hidden.nbytes
+                cloud.feed(to_float32(hidden)[None])
             case Ask():
                 cloud_requests += 1
             case Wait():
-                reply = CloudToken(*most_likely(whole.head(cloud.catch_up()[:, -1])))
+                token, confidence = most_likely(whole.head(cloud.catch_up()[:, -1]))
+                reply = CloudReply(cloud.positions_run, (token,), 0, (confidence,))
             case _:
                 # A token, or a draft for the driver: nothing that a cloud hears of.
                 pass

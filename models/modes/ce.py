@@ -7,30 +7,25 @@ sure, and the answer is the unsplit model's, token by token.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from ..decoding import Ask, Drafted, Generation, Limits, Spoke, Steps, Upload, Wait
-from ..partitions import EdgePartition, EdgeSession, Said
-from ..precision import to_float16
+from ..speakers import Edge, EdgeSession, Inputs, Prompt, Said
 from . import standalone
 
 
-@torch.inference_mode()
-def decode(edge: EdgePartition, prompt: Tensor, limits: Limits, *, draft: bool = True) -> Steps[Generation]:
-    """Greedy answer from a prompt's embeddings [1, positions, hidden_size].
+def decode(edge: Edge[Inputs], prompt: Prompt[Inputs], limits: Limits, *, draft: bool = True) -> Steps[Generation]:
+    """The answer to a prompt.
 
     draft: while the cloud is asked for the first time, the edge, which would idle, completes the answer as it would
         alone; the driver may be shown that meanwhile. Once the cloud is silent, the edge says the rest by itself.
     """
-    generation, session = Generation(), edge.session()
-    hidden, alone = prompt, False
+    generation, session = Generation(), edge.session(limits.sampling)
+    inputs, alone = prompt.inputs(), False
     while True:
         position = session.positions
-        after_first = session.read(hidden)
+        read = session.read(inputs)
         if not alone:
-            yield Upload(position, to_float16(after_first[0]))
-        said = session.speak(after_first, limits.thresholds)
+            yield Upload(position, read.hidden, read.position_ids)
+        said = session.speak(read, limits.thresholds)
         if not said.sure and not alone:
             yield Ask(session.positions)
             if draft:
@@ -40,22 +35,22 @@ def decode(edge: EdgePartition, prompt: Tensor, limits: Limits, *, draft: bool =
             if reply is None:
                 alone = True
             else:
-                said = Said(reply.token, "full", reply.confidence, True)
+                said = Said(reply.tokens[0], "full", reply.confidences[0], True)
         generation.add(said.token, said.speaker, said.confidence)
         if limits.reached(generation):
             return generation
-        yield Spoke()
-        hidden = edge.encoder.embed(said.token)
+        yield Spoke((said.token,))
+        inputs = edge.embed(said.token)
 
 
 def _draft(
-    edge: EdgePartition, session: EdgeSession, said_so_far: Generation, guess: Said, limits: Limits
+    edge: Edge[Inputs], session: EdgeSession[Inputs], said_so_far: Generation, guess: Said, limits: Limits
 ) -> Steps[None]:
     """Complete the answer from the edge's own guess, tell it, and leave the session as it was."""
     generation, positions = said_so_far.copy(), session.positions
     generation.add(guess.token, guess.speaker, guess.confidence)
     if not limits.reached(generation):
         yield Spoke()
-        yield from standalone.go_on(edge, session, generation, edge.encoder.embed(guess.token), limits)
+        yield from standalone.go_on(edge, session, generation, edge.embed(guess.token), limits, for_good=False)
         session.roll_back(positions)
     yield Drafted(tuple(generation.tokens), tuple(generation.made_by), generation.mean_confidence)

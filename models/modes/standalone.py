@@ -5,29 +5,31 @@ CE-CoLLM's standalone edge inference (section III-A, mode 1): the rule of its ea
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from ..decoding import Generation, Limits, Spoke, Steps
-from ..partitions import EdgePartition, EdgeSession
+from ..speakers import Edge, EdgeSession, Inputs, Prompt
 
 
-def decode(edge: EdgePartition, prompt: Tensor, limits: Limits) -> Steps[Generation]:
-    """Greedy answer from a prompt's embeddings [1, positions, hidden_size]."""
+def decode(edge: Edge[Inputs], prompt: Prompt[Inputs], limits: Limits) -> Steps[Generation]:
+    """The answer to a prompt."""
     generation = Generation()
-    yield from go_on(edge, edge.session(), generation, prompt, limits)
+    yield from go_on(edge, edge.session(limits.sampling), generation, prompt.inputs(), limits)
     return generation
 
 
-@torch.inference_mode()
 def go_on(
-    edge: EdgePartition, session: EdgeSession, generation: Generation, hidden: Tensor, limits: Limits
+    edge: Edge[Inputs],
+    session: EdgeSession[Inputs],
+    generation: Generation,
+    inputs: Inputs,
+    limits: Limits,
+    *,
+    for_good: bool = True,
 ) -> Steps[None]:
-    """Complete an answer whose next inputs are `hidden`."""
+    """Complete an answer whose next inputs are `inputs`. for_good: what is said stands; else it is only a draft."""
     while True:
-        said = session.speak(session.read(hidden), limits.thresholds)
+        said = session.speak(session.read(inputs), limits.thresholds)
         generation.add(said.token, said.speaker, said.confidence)
         if limits.reached(generation):
             return
-        yield Spoke()
-        hidden = edge.encoder.embed(said.token)
+        yield Spoke((said.token,) if for_good else ())
+        inputs = edge.embed(said.token)

@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from roadside.models.answering import CloudAnswerer, EdgeAnswerer, cloud_answerer, edge_answerer
-from roadside.models.decoding import Ask, CloudToken, Drafted, Generation, Limits, Steps, Upload, Wait, to_the_end
+from roadside.models.decoding import Ask, CloudReply, Drafted, Generation, Limits, Steps, Upload, Wait, to_the_end
 from roadside.models.exits import most_likely
 from roadside.models.modes import ce, full, standalone
-from roadside.models.precision import to_float32
+from roadside.models.partitions import EncodedPrompt
+from roadside.models.precision import to_float16, to_float32
 from roadside.models.questions import Question
 
 NEVER_SURE = (1.1, 1.1)
@@ -48,12 +49,13 @@ class Cloud:
             reply = None
             match event:
                 case Upload():
-                    assert event.hidden.dtype == np.float16
+                    assert event.hidden.dtype == np.float32
                     assert event.position == self.positions, "each position goes up once, in order"
                     assert self.questions <= self.answers_until_silent, "nothing goes up to a cloud that was silent"
                     self.positions += len(event.hidden)
-                    self.bytes_up += event.hidden.nbytes
-                    session.feed(to_float32(event.hidden)[None])
+                    hidden = to_float16(torch.from_numpy(event.hidden))
+                    self.bytes_up += hidden.nbytes
+                    session.feed(to_float32(hidden)[None])
                 case Ask():
                     assert event.up_to == self.positions
                     asked = event.up_to
@@ -62,7 +64,8 @@ class Cloud:
                     self.drafts.append(event)
                 case Wait() if self.questions <= self.answers_until_silent:
                     assert asked == self.positions
-                    reply = CloudToken(*most_likely(self.answerer.whole.head(session.catch_up()[:, -1])))
+                    token, confidence = most_likely(self.answerer.whole.head(session.catch_up()[:, -1]))
+                    reply = CloudReply(asked, (token,), 0, (confidence,))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def whole(tiny_folder: Path) -> CloudAnswerer:
 
 
 @pytest.fixture(scope="module")
-def prompt(edge: EdgeAnswerer, frame: bytes) -> torch.Tensor:
+def prompt(edge: EdgeAnswerer, frame: bytes) -> EncodedPrompt:
     return edge.encode(Question(QUESTION.prompt, (frame,), QUESTION.telemetry))
 
 
@@ -101,7 +104,7 @@ def test_what_goes_up_is_every_position_that_was_fed_once(edge, whole, prompt, t
     cloud = Cloud(whole)
     generation = cloud.talk(ce.decode(edge.partition, prompt, limits(thresholds)))
     # A last token is never fed back.
-    assert cloud.positions == prompt.shape[1] + len(generation.tokens) - 1
+    assert cloud.positions == prompt.positions + len(generation.tokens) - 1
     assert cloud.bytes_up == cloud.positions * edge.partition.first.hidden_size * 2
 
 

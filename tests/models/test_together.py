@@ -39,7 +39,7 @@ def test_what_went_up_is_counted(edge, cloud, frame):
     prompt = edge.encode(asked)
     together = decode_together(edge.decode(asked, "edge+cloud", prompt), cloud.whole)
     # The last token is never fed back.
-    assert together.positions == prompt.shape[1] + len(together.result.tokens) - 1
+    assert together.positions == prompt.positions + len(together.result.tokens) - 1
     assert together.bytes_up == 2 * edge.partition.first.hidden_size * together.positions
 
 
