@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bus.errors import SplitError
+from .exits import default_layers
 from .prompt_layout import LaidOutPrompt, VisualFeatures, position_ids_behind
 
 if TYPE_CHECKING:
@@ -242,12 +243,34 @@ class SplitDecoder:
 def split_decoder(model: PreTrainedModel, exit_layers: tuple[int, ...]) -> SplitDecoder:
     """Cut the decoder of a language or vision-language model. Raises SplitError where it cannot be cut there."""
     decoder = decoder_of(model)
+    check_exit_layers(model.config, exit_layers)
     first_exit, second_exit = exit_layers
     return SplitDecoder(
         first=Stage(decoder, 0, first_exit),
         second=Stage(decoder, first_exit, second_exit),
         rest=Stage(decoder, first_exit, decoder.config.num_hidden_layers),
         head=final_head(model),
+    )
+
+
+def visual_layers(config: Any) -> int:
+    """How many of a model's first layers have visual features added behind them (DeepStack)."""
+    return len(getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None) or ())
+
+
+def check_exit_layers(config: PretrainedConfig, exit_layers: tuple[int, ...]) -> None:
+    """Raise SplitError where an edge would not hold every layer that visual features are added behind.
+
+    A hidden state that leaves it must have them all: the cloud has never seen the image.
+    """
+    needed = visual_layers(config)
+    if exit_layers[0] >= needed:
+        return
+    possible = default_layers(config.get_text_config().num_hidden_layers, needed)
+    raise SplitError(
+        f"{config.model_type} adds visual features behind each of its first {needed} layers, and early exits after "
+        f"layers {exit_layers[0]} and {exit_layers[1]} leave some of them to the cloud, which sees no image; with "
+        f"exits after layers {possible[0]} and {possible[1]} it could be split, with these it answers at the cloud only"
     )
 
 
