@@ -70,7 +70,7 @@ class Observed:
 
     place: index into PLACES.
     upload_ms: air time of this task's upload; round_trip_ms: what the network takes besides.
-    link_wait_ms, compute_wait_ms: queues as the place's node reported them, age_ms ago.
+    link_wait_ms: until the upload could begin. compute_wait_ms: for a slot, as the place's node reported age_ms ago.
     unreported: own tasks that went there since, which that report does not count.
     service_ms: inference of this task; power_w: electric power meanwhile. quality: probability of a right answer.
     in_flight: tasks queued and running there as reported; slots: tasks that are answered at a time.
@@ -105,11 +105,11 @@ class Estimates:
 def estimate(task: TaskFacts, observed: Observed, utility: UtilityModel) -> Estimates:
     """Latency, energy and utility of the task at each place, if nobody else sent anything there.
 
-    Reported queues have been worked off since the report, the node's while the task is on its way as well, and our own
-    tasks have joined them.
+    A reported queue has been worked off since the report, and is while the task is on its way; our own tasks have
+    joined it.
     """
     upload_ms, service_ms = observed.upload_ms, observed.service_ms
-    link_wait_ms = np.maximum(observed.link_wait_ms - observed.age_ms, 0.0)
+    link_wait_ms = observed.link_wait_ms
     arrives_ms = observed.age_ms + link_wait_ms + upload_ms
     compute_wait_ms = np.maximum(observed.compute_wait_ms - arrives_ms, 0.0)
     compute_wait_ms += observed.unreported * service_ms / observed.slots
