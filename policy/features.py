@@ -46,7 +46,7 @@ _DEADLINE_UNIT_MS = 6000.0
 _TOKEN_RATE_UNIT_HZ = 60.0
 _TIME_CAP = 3.0  # in deadlines, or seconds of queue: how late is too late stops mattering
 _SLACK_SLOPE = 4.0  # the slack is told apart finely within a quarter of the deadline
-_LIMIT = 10.0  # of every feature: what a garbled report says must not dwarf all the rest
+FEATURE_LIMIT = 10.0  # of every feature: what a garbled report says must not dwarf all the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def feature_matrix(
     times[4] = estimates.latency_ms
     columns[13:15] = np.minimum(times[1:3] / 1000, _TIME_CAP)
     times /= task.remaining_ms
-    columns[18] = (1 - times[4]) * _SLACK_SLOPE
+    columns[18] = np.maximum(np.minimum((1 - times[4]) * _SLACK_SLOPE, 1.0), -1.0)
     np.minimum(times, _TIME_CAP, out=times)
     columns[9] = estimates.latency_ms <= task.remaining_ms
     columns[10] = estimates.energy_j / utility.reference_energy_j
@@ -152,10 +152,8 @@ def feature_matrix(
     columns[15] = task.deadline_ms / _DEADLINE_UNIT_MS
     columns[16] = task.upload_bytes / UPLOAD_UNIT_BYTES
     columns[17] = task.tokens / TOKENS_UNIT
-    np.clip(columns[18], -1.0, 1.0, out=columns[18])
     columns[19] = observed.age_ms / 1000
     # A place that answers at once, as the narrator does, has the rate of the limit.
     columns[20] = task.tokens * (1000 / _TOKEN_RATE_UNIT_HZ) / np.maximum(observed.service_ms, 1e-3)
     columns[21] = observed.unreported
-    np.clip(columns, -_LIMIT, _LIMIT, out=columns)
-    return columns.T.astype(np.float32)
+    return np.clip(columns, -FEATURE_LIMIT, FEATURE_LIMIT).T.astype(np.float32)

@@ -24,8 +24,8 @@ Bounds = tuple[NotNegative, NotNegative]
 COMMITTED = Path(__file__).with_name("constants.toml")
 
 
-class _Table(Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of the file's tables."""
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of the file's tables. What has its default is left out, so that a new optional key changes no hash."""
 
 
 class Arrivals(_Table, frozen=True):

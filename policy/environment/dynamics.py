@@ -25,9 +25,13 @@ OWN_KNOBS = Knobs()
 
 
 class Realised(NamedTuple):
-    """How a task went. quality: probability that its answer is right, in time or not; utility: realised."""
+    """How a task went. quality: probability that its answer is right, in time or not; utility: realised.
+
+    service_s: of the latency, what the place's own computing took.
+    """
 
     latency_s: float
+    service_s: float
     energy_j: float
     in_time: bool
     quality: float
@@ -110,15 +114,15 @@ class Dynamics:
             energy_j += self._utility.transmit_power_w * air_s
         done_s = state.servers[self.server_of(task, row)].serve(at_node_s, service_s)
         latency_s = done_s + self._round_trip_s[row] - arrival_s
-        return self._realised(task, latency_s, energy_j, quality)
+        return self._realised(task, latency_s, service_s, energy_j, quality)
 
-    def _realised(self, task: int, latency_s: float, energy_j: float, quality: float) -> Realised:
+    def _realised(self, task: int, latency_s: float, service_s: float, energy_j: float, quality: float) -> Realised:
         deadline_s, model = self._deadline_s[task], self._utility
         in_time = latency_s <= deadline_s
         utility = model.utility(
             latency_ms=latency_s * 1000, deadline_ms=deadline_s * 1000, energy_j=energy_j, quality=quality
         )
-        return Realised(latency_s, energy_j, in_time, quality, float(utility))
+        return Realised(latency_s, service_s, energy_j, in_time, quality, float(utility))
 
     def _with_threshold(
         self, task: int, row: int, threshold: float, collaborative: Collaborative

@@ -28,7 +28,7 @@ from .constants import EnvironmentConstants
 from .dynamics import OWN_KNOBS, Dynamics, FleetState, Realised
 from .layout import Layout, lay_out
 from .observation import InFlight, Observer
-from .traces import draw_traces
+from .traces import Traces, draw_traces
 from .uplinks import RadioUplinks, RecordedUplinks
 
 
@@ -76,8 +76,8 @@ class Environment:
     in_flight: whose tasks since the last report a decision takes into account (observation.py).
     uplink: a recorded link that every vehicle has, elsewhere in the recording, in place of the radio's.
 
-    layout, constants, number (of the task that waits, from 0) and `state` are for whoever may know the truth: together
-    with `look` they let a clairvoyant bound be computed.
+    constants, layout, traces, number (of the task that waits, from 0) and `state` are for whoever may know the truth:
+    together with `look` they let a clairvoyant bound be computed.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Environment:
         self.state: FleetState = self._dynamics.fresh_state()
         self._observer = Observer(
             self.layout,
-            self._traces,
+            self.traces,
             self._dynamics,
             self._uplinks,
             vehicles=self.constants.arrivals.vehicles,
@@ -148,10 +148,6 @@ class Environment:
         """
         return self._dynamics.run(state, number, index, knobs)
 
-    def reachable(self, number: int) -> NDArray[np.bool_]:
-        """[n] which rows a task of the episode may be sent to."""
-        return self._traces.reachable[number]
-
     def summary(self) -> Summary:
         """Of the tasks decided so far."""
         latency_s = np.array([each.latency_s for each in self._realised])
@@ -171,7 +167,8 @@ class Environment:
 
     def _draw(self, seed: int) -> None:
         constants, layout = self.constants, self.layout
-        traces = self._traces = draw_traces(constants, layout, rate=self._rate, tasks=self.tasks, seed=seed)
+        traces = draw_traces(constants, layout, rate=self._rate, tasks=self.tasks, seed=seed)
+        self.traces: Traces = traces
         if self._uplink is None:
             self._uplinks = RadioUplinks(layout, traces)
         else:
@@ -198,7 +195,7 @@ class Environment:
             places=layout.places,
             masked=self._masked[number],
         )
-        return Situation(task, candidates, self._traces.reachable[number], self._arrival_s[number])
+        return Situation(task, candidates, self.traces.reachable[number], self._arrival_s[number])
 
     def _experience(
         self, situation: Situation, index: int, knobs: Knobs, propensity: float, realised: Realised
@@ -222,6 +219,7 @@ class Environment:
             utility=realised.utility,
             decided_s=situation.now_s,
             ended_s=situation.now_s + latency_s,
+            service_ms=realised.service_s * 1000 if latency_s == realised.latency_s else 0.0,
         )
 
     def _ended_by(self, now_s: float) -> tuple[Experience, ...]:
