@@ -38,6 +38,7 @@ class Experience:
     in_time: an answer from there came before the deadline.
     right: 1 or 0 where the truth is known, else the probability that such an answer is right; 0 without an answer.
     utility: of all that, by the utility model. decided_s, ended_s: on one clock, whichever.
+    service_ms: from the first to the last of the computing at the chosen place; 0 where it made no answer.
     """
 
     task: TaskFacts
@@ -55,6 +56,7 @@ class Experience:
     utility: float
     decided_s: float
     ended_s: float
+    service_ms: float = 0.0
 
 
 def experience_of(outcome: Outcome, utility: UtilityModel) -> Experience | None:
@@ -104,7 +106,13 @@ def experience_of(outcome: Outcome, utility: UtilityModel) -> Experience | None:
         ),
         decided_s=outcome.created_at_s,
         ended_s=outcome.created_at_s + outcome.latency_ms / 1000,
+        service_ms=_service_ms(outcome) if outcome.node == chosen.node and in_time else 0.0,
     )
+
+
+def _service_ms(outcome: Outcome) -> float:
+    """What the node counts as serving: its own computing, and its waiting for another tier's part."""
+    return outcome.timing.inference_ms + outcome.timing.context_ms
 
 
 def _right(truth: Truth | None, expected: float) -> float:
