@@ -59,6 +59,19 @@ class Stage:
         return StageSession(self._layers, self.first_layer)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StageInputs:
+    """Of one pass through a stage.
+
+    hidden: [1, positions, hidden_size]. position_ids: [1, positions] or [axes, 1, positions]. visual: what else the
+    decoder is called with.
+    """
+
+    hidden: Tensor
+    position_ids: Tensor
+    visual: dict[str, Any]
+
+
 class StageSession:
     """One sequence in one stage: the key-value cache, and inputs that arrived but were not run yet.
 
@@ -67,16 +80,19 @@ class StageSession:
     """
 
     def __init__(self, layers: PreTrainedModel, first_layer: int = 0) -> None:
-        """layers: of the stage, which begins with the decoder's layer `first_layer`."""
+        """layers: of the stage, which begins with the decoder's layer `first_layer`.
+
+        cache_layers: the keys and values of each, with their kind in the library's own class.
+        """
         from transformers import DynamicCache
 
-        self._layers = layers
+        self.layers = layers
         self._first_layer = first_layer
         # The configuration tells the cache which layers slide; without it their windows would be wrong.
         self._cache = DynamicCache(config=layers.config)
         # Untyped: what kinds of layers there are depends on the model.
-        self._cache_layers: list[Any] = self._cache.layers
-        for layer in self._cache_layers:
+        self.cache_layers: list[Any] = self._cache.layers
+        for layer in self.cache_layers:
             if layer.is_sliding:
                 # Otherwise it forgets at once what left its window, which a roll-back may bring back into it.
                 layer.activate_past_recording()
@@ -126,23 +142,30 @@ class StageSession:
     @torch.inference_mode()
     def catch_up(self) -> Tensor:
         """Run every waiting position and return their residual stream: [1, positions that waited, hidden_size]."""
-        # What came over a wire, or from another stage, may be of another precision than these weights.
-        hidden = torch.cat(self._waiting, dim=1).to(self._layers.dtype)
-        self._waiting.clear()
-        start, end = self.positions_run, self.positions_run + hidden.shape[1]
-        visual_inputs: dict[str, Any] = {}
-        if self._visual is not None:
-            end_layer = self._first_layer + self._layers.config.num_hidden_layers
-            visual_inputs = self._visual.inputs(start, end, self._first_layer, end_layer)
-        output = self._layers(
-            inputs_embeds=hidden,
-            position_ids=self._position_ids_for_decoder(start, end),
+        inputs = self.take_waiting()
+        output = self.layers(
+            inputs_embeds=inputs.hidden,
+            position_ids=inputs.position_ids,
             past_key_values=self._cache,
             use_cache=True,
-            **visual_inputs,
+            **inputs.visual,
         )
-        self.positions_run = end
         return output.last_hidden_state
+
+    def take_waiting(self) -> StageInputs:
+        """What waits, for whoever runs it and appends its keys and values to `cache_layers`; it counts as run."""
+        # What came over a wire, or from another stage, may be of another precision than these weights.
+        hidden = torch.cat(self._waiting, dim=1).to(self.layers.dtype)
+        self._waiting.clear()
+        start, end = self.positions_run, self.positions_run + hidden.shape[1]
+        visual = self._visual_inputs(start, end)
+        self.positions_run = end
+        return StageInputs(hidden, self._position_ids_for_decoder(start, end), visual)
+
+    @property
+    def adds_visual_features(self) -> bool:
+        """Whether positions that wait have features added inside the stage."""
+        return bool(self._visual_inputs(self.positions_run, self.positions))
 
     def roll_back(self, positions: int) -> None:
         """Keep the first so many positions, run or waiting, and forget what came after them.
@@ -176,6 +199,13 @@ class StageSession:
         self._position_ids = self._visual = None
         self.positions_run = 0
 
+    def _visual_inputs(self, start: int, end: int) -> dict[str, Any]:
+        """What the decoder is called with for positions [start, end) beside their hidden states."""
+        if self._visual is None:
+            return {}
+        end_layer = self._first_layer + self.layers.config.num_hidden_layers
+        return self._visual.inputs(start, end, self._first_layer, end_layer)
+
     def _append_position_ids(self, start: int, count: int, position_ids: Tensor | None) -> None:
         before = self._position_ids
         if before is None:
@@ -204,12 +234,12 @@ class StageSession:
         """Forget the last so many positions."""
         from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-        for layer in self._cache_layers:
+        for layer in self.cache_layers:
             if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
                 raise SplitError(
                     f"a cache of {type(layer).__name__} cannot be rolled back; choose a model whose layers all attend"
                 )
-        for layer in self._cache_layers:
+        for layer in self.cache_layers:
             # Not by the layer's own `crop`: it also cuts a sliding layer to its window, and the second roll-back would
             # silently leave a window with positions missing.
             layer.keys = layer.keys[..., :-positions, :]
@@ -219,7 +249,7 @@ class StageSession:
 
     def _tensors(self) -> Iterator[Tensor]:
         yield from self._waiting
-        for layer in self._cache_layers:
+        for layer in self.cache_layers:
             if layer.is_initialized:
                 yield layer.keys
                 yield layer.values

@@ -157,7 +157,7 @@ async def test_the_bundled_model_answers_as_in_full_mode(cloud: Any, edge: Edge)
                 position = own.positions_run
                 own.feed(inputs)
                 edge.send(session, to_float16(own.catch_up()[0]), position=position)
-                said.append((await edge.ask(session, own.positions_run)).tokens[0]s[0])
+                said.append((await edge.ask(session, own.positions_run)).tokens[0])
                 inputs = edge_side.encoder.embed(said[-1])
     assert tuple(said) == expected
 
@@ -359,7 +359,7 @@ async def test_a_cache_that_cannot_go_back_costs_its_own_session_only(
         context = server.contexts.find("edge-x", session, 0.0)
         assert context is not None
         # A layer of another kind, as a model with linear attention has.
-        context._stage._cache_layers[0].__class__ = type("OtherLayer", (DynamicLayer,), {})
+        context._stage.cache_layers[0].__class__ = type("OtherLayer", (DynamicLayer,), {})
         edge.send(session, cut.hidden(SEQUENCE)[9:], position=9, rollback=1, kept=9)
         assert (await edge.ask(session, 16, rollback=1)).reason == "unknown-session"
         assert (await edge.ask(other, 16)).tokens[0] == cut.next_token(SEQUENCE)
