@@ -1,7 +1,7 @@
 """A cloud that serves one answer on a virtual clock, as the real one does (cloud_node/collaboration.py).
 
-It computes one batch at a time. A batch takes everything that has arrived when it begins; of several questions the
-newest is answered and the older ones are forgotten.
+It computes one batch at a time, over everything that has arrived when it begins, and answers with it every question
+that was waiting. A question whose token a newer one claims is forgotten for that.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from ..bus.tensors import TensorType
 from ..models.decoding import Ask, CloudReply, RollBack, ToCloud, Upload, UploadPrompt, UploadTokens
 from .collab_clock import Span
 from .collab_edge import PROMPT, Recording, Tokens, tokens_of
@@ -25,6 +26,19 @@ _Kind = Literal["hidden", "token", "prompt"]
 class _Message:
     at_ms: float
     event: ToCloud
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """number: counted from 0 over all questions of the session."""
+
+    number: int
+    ask: Ask
+    at_ms: float
+
+    def covers(self, older: _Question) -> bool:
+        """Whether its answer tells the older one's as well."""
+        return self.ask.up_to - len(self.ask.claimed) < older.ask.up_to <= self.ask.up_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +56,20 @@ class VirtualCloud:
     context: the precision in which hidden states arrive. down: when a reply that leaves at some millisecond arrives.
     """
 
-    def __init__(self, recording: Recording, profile: Profile, context: str, down: Callable[[float], float]) -> None:
+    def __init__(
+        self, recording: Recording, profile: Profile, context: TensorType, down: Callable[[float], float]
+    ) -> None:
         self.spans: list[Span] = []
         self._recording = recording
         self._profile = profile
-        self._context = context
+        self._context: TensorType = context
         self._down = down
         self._inbox: deque[_Message] = deque()
         self._replies: deque[Sent] = deque()
         self._free_at_ms = 0.0
-        # The newest question that was not taken up yet, with its number and arrival.
-        self._question: tuple[int, Ask, float] | None = None
-        self._questions = 0
+        # Those that were not taken up yet, the oldest first.
+        self._questions: list[_Question] = []
+        self._asked = 0
         # By position: what came up, and how many of the first ones are in the cache.
         self._tokens: list[int] = []
         self._kinds: list[_Kind] = []
@@ -79,27 +95,34 @@ class VirtualCloud:
         return self._replies.popleft()
 
     def _work(self, until_ms: float) -> bool:
-        """Compute one batch if it begins by then; whether one was. Later ones might still meet a message."""
-        while self._question is None:
+        """Compute one batch if it begins by then; whether one was. What begins later might still meet a message."""
+        while not self._questions:
             if not self._inbox or self._inbox[0].at_ms > until_ms:
                 return False
             self._take(self._inbox.popleft())
-        begin_ms = max(self._free_at_ms, self._question[2])
+        begin_ms = max(self._free_at_ms, self._questions[0].at_ms)
         if begin_ms > until_ms:
             return False
         while self._inbox and self._inbox[0].at_ms <= begin_ms:
             self._take(self._inbox.popleft())
-        if self._question is None:  # it was cut off meanwhile
-            return True
-        number, ask, _ = self._question
-        self._question = None
-        self._free_at_ms = begin_ms + self._cost_ms(ask)
-        reply = self._generate(ask) if ask.generate else self._verify(ask)
-        if ask.generate:
-            self._free_at_ms += self._profile.whole.of(1) * (len(reply.tokens) - 1)
-        self.spans.append(Span("cloud", "batch", begin_ms, self._free_at_ms, len(reply.tokens)))
-        self._replies.append(Sent(self._down(self._free_at_ms), number, reply))
+        questions, self._questions = self._questions, []
+        if questions:  # else a roll-back has come before the cloud was free
+            self._compute(questions, begin_ms)
         return True
+
+    def _compute(self, questions: list[_Question], begin_ms: float) -> None:
+        up_to = max(question.ask.up_to for question in questions)
+        positions = up_to - self._run
+        end_ms = begin_ms + self._cost_ms(up_to)
+        for question in questions:
+            if question.ask.generate:
+                reply = self._generate(question.ask)
+                end_ms += self._profile.whole.of(1) * (len(reply.tokens) - 1)
+            else:
+                reply = self._verify(question.ask)
+            self._replies.append(Sent(self._down(end_ms), question.number, reply))
+        self._free_at_ms = end_ms
+        self.spans.append(Span("cloud", "batch", begin_ms, end_ms, positions))
 
     def _take(self, message: _Message) -> None:
         match message.event:
@@ -113,10 +136,11 @@ class VirtualCloud:
                 del self._tokens[positions:]
                 del self._kinds[positions:]
                 self._run = min(self._run, positions)
-                self._question = None
+                self._questions.clear()
             case Ask() as ask:
-                self._question = (self._questions, ask, message.at_ms)
-                self._questions += 1
+                question = _Question(self._asked, ask, message.at_ms)
+                self._questions = [older for older in self._questions if not question.covers(older)] + [question]
+                self._asked += 1
 
     def _put(self, position: int, tokens: list[int], kind: _Kind) -> None:
         # Position by position and in order is all that a link without losses brings; a baseline may repeat itself.
@@ -127,12 +151,12 @@ class VirtualCloud:
         self._kinds[position : position + len(tokens)] = kinds
         self._run = min(self._run, position)
 
-    def _cost_ms(self, ask: Ask) -> float:
-        """Of the batch that catches up to a question; it leaves everything run."""
-        if ask.up_to > len(self._tokens):
-            raise ValueError(f"asked about {ask.up_to} positions, and {len(self._tokens)} went up")
-        new = self._kinds[self._run : ask.up_to]
-        self._run = max(self._run, ask.up_to)
+    def _cost_ms(self, up_to: int) -> float:
+        """Of the batch that catches up with so many positions; it leaves them run."""
+        if up_to > len(self._tokens):
+            raise ValueError(f"asked about {up_to} positions, and {len(self._tokens)} went up")
+        new = self._kinds[self._run : up_to]
+        self._run = max(self._run, up_to)
         only_hidden = all(kind == "hidden" for kind in new)
         layers = self._profile.rest if only_hidden else self._profile.whole
         return layers.of(len(new)) + self._profile.prompt.of(new.count("prompt"))

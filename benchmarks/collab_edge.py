@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from ..bus.tensors import TensorType
 from ..models.sampling import Sampling
 from ..models.speakers import Said
 from .collab_clock import Clock
@@ -55,7 +56,7 @@ class Recording(Protocol):
         """By the edge's first exit and by its second."""
         ...
 
-    def at_end(self, tokens: Tokens, context: str = "float32", /) -> Vote:
+    def at_end(self, tokens: Tokens, context: TensorType = "float32", /) -> Vote:
         """By the whole model. context: the precision in which the hidden states went up."""
         ...
 

@@ -6,27 +6,22 @@ So nothing is recorded in advance: a `Walk` is moved to whatever tokens a mode h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..bus.messages import ContextChunk
+from ..bus.tensors import TensorType
 from ..models import checkpoints
 from ..models.answering import checked_split
+from ..models.context_codec import ContextPacker, channel_scales_of, unpack_rows
 from ..models.partitions import EdgePartition, EncodedPrompt, WholeModel
-from ..models.precision import to_float16, to_float32
 from ..models.prompt_encoder import PromptReader
 from ..models.questions import Question
 from ..models.stages import StageSession
 from .collab_edge import Vote
-
-# What becomes of hidden states [1, positions, hidden_size] on their way to the cloud.
-Packing = Callable[[Tensor], Tensor]
-
-CONTEXTS: dict[str, Packing] = {
-    "float32": lambda hidden: hidden,
-    "float16": lambda hidden: to_float32(to_float16(hidden)),
-}
 
 
 class TracingModel:
@@ -67,8 +62,8 @@ class Walk:
         # The residual stream at the first exit, [1, positions, hidden_size]: of the prompt, then of each token.
         self._after_first = [self._first.catch_up()]
         self._tokens: list[int] = []
-        self._second = _Follower(model.edge.second.session(), CONTEXTS["float32"])
-        self._rests: dict[str, _Follower] = {}
+        self._second = _Follower(model.edge.second.session(), "float32")
+        self._rests: dict[TensorType, _Follower] = {}
 
     def at_exits(self, tokens: Sequence[int]) -> tuple[Vote, Vote]:
         """What the two exits would say after these tokens of the answer."""
@@ -77,11 +72,11 @@ class Walk:
         deepest = self._second.run(self._tokens, self._after_first)
         return _vote(heads[0](self._after_first[-1][:, -1])), _vote(heads[1](deepest))
 
-    def at_end(self, tokens: Sequence[int], context: str) -> Vote:
-        """What the whole model would say there. context: how the hidden states went up, a key of `CONTEXTS`."""
+    def at_end(self, tokens: Sequence[int], context: TensorType) -> Vote:
+        """What the whole model would say there. context: the precision in which the hidden states went up."""
         self._go_to(tokens)
         if context not in self._rests:
-            self._rests[context] = _Follower(self._model.whole.rest.session(), CONTEXTS[context])
+            self._rests[context] = _Follower(self._model.whole.rest.session(), context)
         return _vote(self._model.whole.head(self._rests[context].run(self._tokens, self._after_first)))
 
     def _go_to(self, tokens: Sequence[int]) -> None:
@@ -99,9 +94,9 @@ class Walk:
 class _Follower:
     """A stage behind the first exit, which is moved only when it is asked, and then from where it was last."""
 
-    def __init__(self, session: StageSession, packing: Packing) -> None:
+    def __init__(self, session: StageSession, context: TensorType) -> None:
         self._session = session
-        self._packing = packing
+        self._packer = ContextPacker(context)
         # Of those that were run; None before the prompt was.
         self._tokens: list[int] | None = None
 
@@ -113,9 +108,19 @@ class _Follower:
             pieces_run = min(1 + _shared(self._tokens, tokens), len(tokens))
             self._session.roll_back(sum(piece.shape[1] for piece in after_first[:pieces_run]))
         for piece in after_first[pieces_run:]:
-            self._session.feed(self._packing(piece))
+            self._session.feed(self._as_it_arrives(piece))
         self._tokens = list(tokens)
         return self._session.catch_up()[:, -1]
+
+    def _as_it_arrives(self, hidden: Tensor) -> Tensor:
+        """Hidden states [1, positions, hidden_size] as a message brings them. The prompt's set int8's scales."""
+        if self._packer.dtype == "float32":
+            return hidden
+        rows = self._packer.pack(hidden[0].numpy())
+        fields: dict[str, Any] = {**self._packer.fields(rows, with_channels=True)}
+        chunk = ContextChunk(session="trace", rollback=0, position=0, **fields)
+        size = hidden.shape[-1]
+        return torch.from_numpy(unpack_rows(chunk, size, channel_scales_of(chunk, size)))[None]
 
 
 def _shared(some: Sequence[int], others: Sequence[int]) -> int:

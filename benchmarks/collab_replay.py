@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..bus.tensors import TensorType
+from ..models.context_codec import bytes_per_position
 from ..models.decoding import (
     Ask,
     CloudReply,
@@ -24,7 +26,6 @@ from .collab_cloud import Sent, VirtualCloud
 from .collab_edge import Recording
 from .collab_profiles import Profile
 
-_BYTES_PER_VALUE = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 _BYTES_PER_TOKEN = 4
 # Around each message: MQTT's header and topic, envelope, session and field names; as the codec makes them today.
 _FRAMING_BYTES = 200
@@ -54,18 +55,24 @@ class Replayed:
 class Replay:
     """An answer in the making. clock: the edge's, which the steps' own edge spends on.
 
-    context: precision of the hidden states that go up, a key of `collab_model.CONTEXTS`.
+    context: precision of the hidden states that go up, and of the agreement that is told: float32 stands in
+        for the 16-bit ones, whose rounding is counted apart.
     """
 
     def __init__(
-        self, recording: Recording, profile: Profile, link: VirtualLink, clock: Clock, *, context: str = "float16"
+        self,
+        recording: Recording,
+        profile: Profile,
+        link: VirtualLink,
+        clock: Clock,
+        *,
+        context: TensorType = "float16",
     ) -> None:
         self._recording = recording
         self._clock = clock
         self._link = link
-        self._context = context
+        self._context: TensorType = context
         self._hidden_size = profile.hidden_size
-        # Agreement is told in float32: what rounding does on the wire is counted apart.
         self._cloud = VirtualCloud(
             recording,
             profile,
@@ -108,7 +115,7 @@ class Replay:
             self._cut = None
         match event:
             case Upload(_, hidden):
-                size_bytes = hidden.size * _BYTES_PER_VALUE[self._context]
+                size_bytes = len(hidden) * bytes_per_position(self._context, self._hidden_size)
                 positions = len(hidden)
                 self._positions_up += positions
             case UploadTokens(_, tokens):

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from ..bus.kinds import EXPLAIN
+from ..bus.tensors import TensorType
 from ..datasets.captions import Caption
 from ..datasets.evaluation_scenes import EvaluationScene
 from ..datasets.phrases import telemetry_text
@@ -37,7 +38,7 @@ class SceneTrace(Struct):
     positions: int
     prompt_bytes: int
     exits: dict[Tokens, tuple[Vote, Vote]] = msgspec.field(default_factory=dict)
-    ends: dict[str, dict[Tokens, Vote]] = msgspec.field(default_factory=dict)
+    ends: dict[TensorType, dict[Tokens, Vote]] = msgspec.field(default_factory=dict)
 
 
 class _File(Struct):
@@ -78,7 +79,7 @@ class TracedScene:
             votes = self.trace.exits[tokens] = self._walking().at_exits(tokens)
         return votes
 
-    def at_end(self, tokens: Tokens, context: str = "float32", /) -> Vote:
+    def at_end(self, tokens: Tokens, context: TensorType = "float32", /) -> Vote:
         of_context = self.trace.ends.setdefault(context, {})
         if (vote := of_context.get(tokens)) is None:
             vote = of_context[tokens] = self._walking().at_end(tokens, context)
