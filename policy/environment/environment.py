@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,7 +230,20 @@ class Environment:
         return tuple(ended)
 
 
-def run_episode(environment: Environment, policy: Policy) -> Summary:
+FiguresT = TypeVar("FiguresT", covariant=True)
+
+
+class Simulator(Protocol[FiguresT]):
+    """What an episode needs; this environment and PerLLM's are such."""
+
+    def reset(self) -> Situation: ...
+
+    def step(self, index: int, knobs: Knobs = OWN_KNOBS, *, propensity: float = 1.0) -> Step: ...
+
+    def summary(self) -> FiguresT: ...
+
+
+def run_episode(environment: Simulator[FiguresT], policy: Policy) -> FiguresT:
     """One policy through a whole episode from its beginning, learning from each task once it has ended."""
     situation: Situation | None = environment.reset()
     while situation is not None:
