@@ -18,6 +18,7 @@ from .decoding import Generation, Limits, Steps
 from .exits import thresholds_for
 from .images import colour_card_jpeg
 from .modes import ce, full, standalone
+from .modes.sharing import Sharing
 from .partitions import EdgePartition, EncodedPrompt, WholeModel
 from .prompt_encoder import PromptEncoder, PromptReader
 from .questions import Answer, Question, answer_at_once, own_place
@@ -155,7 +156,7 @@ class EdgeAnswerer(SplitAnswerer):
     def decode(self, question: Question, place: Place, prompt: EncodedPrompt) -> Steps[Generation]:
         limits = self._limits(question, thresholds_for(question.exit_thresholds, self.partition.exits))
         if place == "edge+cloud":
-            return ce.decode(self.partition, prompt, limits, draft=self.draft)
+            return ce.decode(self.partition, prompt, limits, Sharing(draft=self.draft))
         return standalone.decode(self.partition, prompt, limits)
 
 

@@ -17,6 +17,7 @@ from ..datasets.meteor import Meteor
 from ..datasets.references import Reference
 from .answering import CloudAnswerer, EdgeAnswerer, cloud_answerer, edge_answerer
 from .decoding import Generation, to_the_end
+from .local_cloud import LocalCloud
 from .partitions import EncodedPrompt
 from .questions import Question
 from .together import decode_together
@@ -148,7 +149,7 @@ class Voices:
         }
 
     def _answer_together(self, voice: Voice, question: Question, prompt: EncodedPrompt) -> None:
-        together = decode_together(self._edge.decode(question, "edge+cloud", prompt), self._cloud.whole)
+        together = decode_together(self._edge.decode(question, "edge+cloud", prompt), LocalCloud(self._cloud.whole))
         self._hear(voice, together.result)
         voice.positions_up += together.positions
         voice.bytes_up += together.bytes_up

@@ -14,6 +14,7 @@ from roadside.models.answering import CloudAnswerer, EdgeAnswerer, cloud_answere
 from roadside.models.decoding import Ask, CloudReply, Drafted, Generation, Limits, Steps, Upload, Wait, to_the_end
 from roadside.models.exits import most_likely
 from roadside.models.modes import ce, full, standalone
+from roadside.models.modes.sharing import Sharing
 from roadside.models.partitions import EncodedPrompt
 from roadside.models.precision import to_float16, to_float32
 from roadside.models.questions import Question
@@ -90,7 +91,7 @@ def limits(thresholds: tuple[float, ...]) -> Limits:
 @pytest.mark.parametrize("draft", [True, False])
 def test_above_one_it_is_the_unsplit_model_token_by_token(edge, whole, prompt, draft):
     cloud = Cloud(whole)
-    together = cloud.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE), draft=draft))
+    together = cloud.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE), Sharing(draft=draft)))
     expected = to_the_end(full.decode(whole.whole, prompt, limits(())))
     assert together.tokens == expected.tokens
     assert set(together.made_by) == {"full"}
@@ -121,7 +122,7 @@ def test_a_silent_cloud_leaves_the_edge_to_end_alone(edge, whole, prompt, answer
     """Whatever the cloud said until then stands, and from there on the edge speaks as it would by itself."""
     thresholds = (threshold, threshold)
     cloud = Cloud(whole, answers_until_silent=answers_until_silent)
-    generation = cloud.talk(ce.decode(edge.partition, prompt, limits(thresholds), draft=draft))
+    generation = cloud.talk(ce.decode(edge.partition, prompt, limits(thresholds), Sharing(draft=draft)))
     by_cloud = generation.made_by.count("full")
     assert by_cloud <= answers_until_silent
     assert cloud.questions <= answers_until_silent + 1
@@ -134,7 +135,7 @@ def test_a_silent_cloud_leaves_the_edge_to_end_alone(edge, whole, prompt, answer
 def test_the_draft_is_the_edge_s_own_answer_and_changes_nothing(edge, whole, prompt):
     cloud, without = Cloud(whole), Cloud(whole)
     generation = cloud.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE)))
-    assert generation == without.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE), draft=False))
+    assert generation == without.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE), Sharing(draft=False)))
     (draft,) = cloud.drafts
     alone = to_the_end(standalone.decode(edge.partition, prompt, limits(NEVER_SURE)))
     assert list(draft.tokens) == alone.tokens
