@@ -61,6 +61,14 @@ class Recording(Protocol):
         ...
 
 
+def whole_answer(recording: Recording, *, max_tokens: int) -> Tokens:
+    """The whole model's greedy answer, its end token included."""
+    tokens: Tokens = ()
+    while len(tokens) < max_tokens and (not tokens or tokens[-1] != recording.end_token):
+        tokens += (recording.at_end(tokens).token,)
+    return tokens
+
+
 @dataclass(frozen=True)
 class TracedRead:
     """tokens: at the positions that were read."""

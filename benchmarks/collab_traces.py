@@ -85,13 +85,6 @@ class TracedScene:
             vote = of_context[tokens] = self._walking().at_end(tokens, context)
         return vote
 
-    def whole_answer(self) -> Tokens:
-        """The whole model's greedy answer, its end token included."""
-        tokens: Tokens = ()
-        while len(tokens) < self.question.max_tokens and (not tokens or tokens[-1] != self.end_token):
-            tokens += (self.at_end(tokens).token,)
-        return tokens
-
     def caption(self, tokens: Tokens) -> Caption:
         return Caption.of_answer(self.model.words(tokens))
 
