@@ -35,6 +35,7 @@ _EXTRA_OF = {
     "accelerate": "train",
     "matplotlib": "train",
     "peft": "train",
+    "scipy": "train",
 }
 
 

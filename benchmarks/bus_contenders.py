@@ -71,7 +71,7 @@ async def roadside_near(url: str, fleet: str, on_reply: OnReply) -> AsyncIterato
 
         async def hear_tokens() -> None:
             async for received in tokens:
-                on_reply(_number(received.body.session), received.body.token)
+                on_reply(_number(received.body.session), received.body.up_to)
 
         async with _running(hear_results(), hear_tokens()):
             yield _RoadsideNear(bus)
@@ -212,9 +212,10 @@ def _token(identity: str | None, arrived_ns: int) -> TokenReply:
     return TokenReply(
         session=identity,
         rollback=0,
-        up_to=1,
-        token=arrived_ns,
-        confidence=0.9,
+        up_to=arrived_ns,
+        tokens=(0,),
+        n_accepted=0,
+        confidences=(0.9,),
         queue_ms=0.0,
         compute_ms=0.0,
         energy_j=0.0,

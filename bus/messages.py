@@ -29,7 +29,10 @@ Jpeg = Annotated[bytes, Meta(min_length=4, max_length=4 * 1024 * 1024)]
 Role = Literal["vehicle", "edge", "cloud"]
 TaskState = Literal["result", "fallback", "expired", "rejected"]
 EnergyMethod = Literal["measured", "modelled"]
-NackReason = Literal["missing", "unknown-session", "conflict", "too-large", "too-late"]
+NackReason = Literal["missing", "unknown-session", "conflict", "too-large", "too-late", "no-room", "unusable"]
+TokenId = Annotated[int, Meta(ge=0, le=2**24)]
+# Of one axis; a model that counts positions on several (M-RoPE) has one tuple for each.
+PositionIds = Annotated[tuple[Annotated[int, Meta(ge=0, le=2**24)], ...], Meta(max_length=4096)]
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True):
@@ -194,13 +197,19 @@ class Candidate(Part, frozen=True):
 
 
 class Decision(Part, frozen=True):
-    """Why a task went where it went. propensity: probability with which the policy took this choice."""
+    """Why a task went where it went. propensity: probability with which the policy took this choice.
+
+    exit_threshold: confidence at which an edge's early exits may speak; None: the node's or the vehicle's own.
+    frame_scale: of the picture's sides before it is sent.
+    """
 
     policy: Label
     chosen: Count
     propensity: float
     reason: Label
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=512)]
+    exit_threshold: Annotated[float, Meta(ge=0, le=10)] | None = None
+    frame_scale: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
 class Truth(Part, frozen=True):
@@ -280,10 +289,12 @@ class Lease(Message, frozen=True, tag="Lease"):
 
     lease: random and made by the cloud, void when either process ends; nobody else's session can be guessed from it.
     session_ttl_ms: a session that is silent for so long is forgotten.
+    takes_prompts: the cloud can also begin with a question and token ids, since it holds the layers before the cut.
     """
 
     lease: Name
     session_ttl_ms: float
+    takes_prompts: bool = False
 
 
 class LeaseRefused(Message, frozen=True, tag="LeaseRefused"):
@@ -296,15 +307,50 @@ class ContextChunk(Message, frozen=True, tag="ContextChunk"):
     """Hidden states of consecutive positions, each sent once and without waiting (CE-CoLLM, section III-B).
 
     rollback: how often the session's sequence has been cut back so far; chunks of an earlier count are stale.
-    hidden: float16 [positions, hidden_size], the first row being that of `position`.
+    hidden: [positions, hidden_size], the first row being that of `position`.
     kept: how many positions the latest roll-back left standing. Every chunk says it, since the first one after a
         roll-back may be lost, and what it should have cut off must not pass for what it brought.
+    row_scales, channel_scales: float32 [positions] and [hidden_size], of `hidden` in int8; a value is the product of
+        the three. The channels' are the same for a whole session and come with its first chunk, and with all that is
+        sent again.
+    position_ids: of these positions on each axis, where they are not just their numbers in the sequence.
     """
 
     session: Name
     rollback: Count
     position: Count
     hidden: TensorPayload
+    kept: Count = 0
+    row_scales: TensorPayload | None = None
+    channel_scales: TensorPayload | None = None
+    position_ids: Annotated[tuple[PositionIds, ...], Meta(max_length=4)] = ()
+
+
+class ContextTokens(Message, frozen=True, tag="ContextTokens"):
+    """The tokens at consecutive positions from `position` on, whose hidden states the cloud computes itself.
+
+    They can only follow a PromptContext, and other tokens. rollback, kept: as in ContextChunk.
+    """
+
+    session: Name
+    rollback: Count
+    position: Count
+    tokens: Annotated[tuple[TokenId, ...], Meta(min_length=1, max_length=4096)]
+    kept: Count = 0
+
+
+class PromptContext(Message, frozen=True, tag="PromptContext"):
+    """The question of a session instead of its hidden states: the cloud encodes it, and it has `positions` positions.
+
+    prompt, frames, telemetry: as in Task. rollback, kept: as in ContextChunk.
+    """
+
+    session: Name
+    rollback: Count
+    positions: Annotated[int, Meta(ge=1, le=2**20)]
+    prompt: Sentence
+    frames: Annotated[tuple[Jpeg, ...], Meta(min_length=1, max_length=8)]
+    telemetry: Annotated[dict[Label, float], Meta(max_length=64)]
     kept: Count = 0
 
 
@@ -315,22 +361,44 @@ class CloseContext(Message, frozen=True, tag="CloseContext"):
 
 
 class InferRequest(Message, frozen=True, tag="InferRequest"):
-    """Ask for the token after `up_to` positions. Sent again it is answered again, not computed again."""
+    """Ask for the whole model's tokens. Sent again it is answered again, not computed again.
+
+    up_to: which token follows the first so many positions?
+    claimed: (c1, ..., ck): the edge believes that ci follows the first up_to - k + i positions. The answer has the
+        tokens there, up to and including the first that differs.
+    generate: when above 0: go on alone for up to so many tokens; the answer comes in pieces.
+    temperature, seed: sample with this noise (models/sampling.py); temperature 0: the most likely token.
+
+    Of one session the newest request counts: an older one whose last token is claimed by it is not answered.
+    """
 
     session: Name
     rollback: Count
     up_to: Annotated[int, Meta(ge=1, le=2**20)]
     remaining_ms: Annotated[float, Meta(gt=0, le=600_000)]
+    claimed: Annotated[tuple[TokenId, ...], Meta(max_length=4096)] = ()
+    generate: Annotated[int, Meta(ge=0, le=4096)] = 0
+    temperature: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
 
 class TokenReply(Message, frozen=True, tag="TokenReply"):
-    """The whole model's token after `up_to` positions; confidence: its softmax probability."""
+    """The whole model's tokens for a request.
+
+    up_to: the request's; of a generating one, how many positions stand before this piece's first token.
+    tokens: the one asked for; or the claimed ones as far as they are right, and the right one where one is not; or a
+        piece of those generated.
+    n_accepted: how many claims were right, from the first on.
+    confidences: each token's softmax probability.
+    queue_ms, compute_ms: what the newest of them took. energy_j: spent since the last reply to this session.
+    """
 
     session: Name
     rollback: Count
     up_to: Count
-    token: Count
-    confidence: float
+    tokens: Annotated[tuple[TokenId, ...], Meta(min_length=1, max_length=4096)]
+    n_accepted: Count
+    confidences: Annotated[tuple[float, ...], Meta(min_length=1, max_length=4096)]
     queue_ms: float
     compute_ms: float
     energy_j: float
@@ -341,7 +409,9 @@ class Nack(Message, frozen=True, tag="Nack"):
 
     missing: positions [first, end) have not arrived and are to be sent again.
     unknown-session: forgotten (time, memory, restart) or never known; all of it is to be sent again in a new session.
-    conflict: a position came twice with different content; too-large: more than the cloud keeps for one session;
+    conflict: a position came twice with different content, or a prompt has another length than was said;
+    too-large: more than the cloud keeps for one session; no-room: its memory is taken by answers under way;
+    unusable: token ids, or a prompt, that it cannot run where they stand;
     too-late: the request's time was over. These end the collaboration on this answer.
     """
 

@@ -16,6 +16,7 @@ from .messages import (
     Accepted,
     CloseContext,
     ContextChunk,
+    ContextTokens,
     Frame,
     InferRequest,
     Lease,
@@ -25,6 +26,7 @@ from .messages import (
     Nack,
     NodeState,
     Outcome,
+    PromptContext,
     Rejected,
     Result,
     Task,
@@ -125,12 +127,13 @@ FRAME = Topic(
 # What follows runs between an edge and its cloud while an answer is being made. QoS 0: what is lost is asked for again
 # by a Nack or a repeated request, or the edge goes on alone; nothing of it is worth keeping for a later connection.
 CONTEXT = Topic(
-    "context", "node/{node}/context/{edge}", (LeaseRequest, ContextChunk, CloseContext), "edge", 0, False, "refuse",
-    "An edge's hidden states on their way up (CE-CoLLM's first API).",
+    "context", "node/{node}/context/{edge}", (LeaseRequest, ContextChunk, ContextTokens, PromptContext, CloseContext),
+    "edge", 0, False, "refuse",
+    "An edge's hidden states, or the tokens behind them, on their way up (CE-CoLLM's first API).",
 )  # fmt: skip
 INFER = Topic(
     "infer", "node/{node}/infer/{edge}", (InferRequest,), "edge", 0, False, "refuse",
-    "An edge asks the cloud for one token (CE-CoLLM's second API).",
+    "An edge asks the cloud for tokens (CE-CoLLM's second API).",
 )  # fmt: skip
 TOKEN = Topic(
     "token", "node/{edge}/token/{node}", (Lease, LeaseRefused, TokenReply, Nack), "node", 0, False, "refuse",

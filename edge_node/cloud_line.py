@@ -19,6 +19,8 @@ from ..bus import topics
 from ..bus.errors import OutboxFull
 from ..bus.messages import Lease, LeaseRefused, LeaseRequest, Message, Nack, NodeState, TokenReply
 from ..bus.transport import Bus, Received, Subscription
+from ..models.companions import ContextDtype, LinkEstimate
+from ..models.questions import Question
 from .cloud_session import BusCloudSession, CloudTerms, SessionSettings
 
 log = structlog.get_logger()
@@ -84,8 +86,11 @@ class CloudLine:
     def available(self) -> bool:
         return self._best(time.monotonic()) is not None
 
-    def open(self, deadline_s: float) -> BusCloudSession | None:
+    def open(
+        self, deadline_s: float, question: Question, *, dtype: ContextDtype | None = None
+    ) -> BusCloudSession | None:
         """A session with the cloud that would reply soonest; None where none can be asked."""
+        del question, dtype
         now_s = time.monotonic()
         if (name := self._best(now_s)) is None:
             return None
@@ -105,6 +110,14 @@ class CloudLine:
         cloud.sessions[session.name] = session
         self.counters["sessions"] += 1
         return session
+
+    def link(self) -> LinkEstimate | None:
+        """Of the cloud that `open` would choose now."""
+        if (name := self._best(time.monotonic())) is None:
+            return None
+        cloud = self._clouds[name]
+        wait_ms = cloud.state.load.wait_ms if cloud.state.load is not None else 0.0
+        return LinkEstimate(round_trip_ms=cloud.round_trip_ms, wait_ms=wait_ms)
 
     def _best(self, now_s: float) -> str | None:
         usable = {name: cloud for name, cloud in self._clouds.items() if self._is_usable(name, cloud, now_s)}

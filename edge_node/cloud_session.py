@@ -13,13 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..bus import topics
 from ..bus.errors import OutboxFull
 from ..bus.messages import CloseContext, ContextChunk, ContextUse, InferRequest, Message, Nack, TokenReply
 from ..bus.tensors import pack
-from ..models.decoding import Ask, CloudToken, Upload
+from ..models.decoding import Ask, CloudReply, ToCloud, Upload
+from ..models.precision import to_float16
 
 _BYTES_OF_FLOAT16 = 2
 
@@ -89,15 +91,21 @@ class BusCloudSession:
 
     # For the inference thread
 
-    def upload(self, upload: Upload) -> None:
-        self._loop.call_soon_threadsafe(self._upload, upload)
+    def send(self, event: ToCloud) -> None:
+        match event:
+            case Upload():
+                self._loop.call_soon_threadsafe(self._upload, event)
+            case Ask():
+                self._loop.call_soon_threadsafe(self._ask, event)
+            case _:
+                raise NotImplementedError(f"{type(event).__name__} does not go over the bus yet")
 
-    def ask(self, ask: Ask) -> None:
-        self._loop.call_soon_threadsafe(self._ask, ask)
+    def poll(self) -> CloudReply | None:
+        return None
 
     # For the event loop
 
-    async def reply(self) -> CloudToken | None:
+    async def reply(self) -> CloudReply | None:
         """None after the time limit, after the cloud has died, and where it cannot answer."""
         # The question was handed to the loop before this was: it is there by now.
         assert self._asked is not None, "a reply is awaited after a question"
@@ -134,7 +142,7 @@ class BusCloudSession:
             self._counters["late_replies"] += 1
             return None
         self.energy_j += reply.energy_j
-        question.settle(CloudToken(reply.token, reply.confidence))
+        question.settle(CloudReply(reply.up_to, reply.tokens, reply.n_accepted, reply.confidences))
         took_ms = (time.monotonic() - question.asked_s) * 1000
         return max(0.0, took_ms - reply.queue_ms - reply.compute_ms)
 
@@ -164,9 +172,10 @@ class BusCloudSession:
 
     def _upload(self, upload: Upload) -> None:
         assert upload.position == self._positions, "positions go up in order"
-        self._uploaded.append(upload.hidden)
-        self._positions += len(upload.hidden)
-        self._send_rows(upload.position, upload.hidden)
+        rows = to_float16(torch.from_numpy(upload.hidden))
+        self._uploaded.append(rows)
+        self._positions += len(rows)
+        self._send_rows(upload.position, rows)
 
     def _send_again(self, first: int, end: int) -> None:
         rows = np.concatenate(self._uploaded)[first:end]
@@ -228,12 +237,12 @@ class _Question:
     up_to: int
     asked_s: float
     until_s: float
-    answer: asyncio.Future[CloudToken | None]
+    answer: asyncio.Future[CloudReply | None]
 
     @property
     def is_settled(self) -> bool:
         return self.answer.done()
 
-    def settle(self, token: CloudToken | None) -> None:
+    def settle(self, token: CloudReply | None) -> None:
         if not self.answer.done():
             self.answer.set_result(token)

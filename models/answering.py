@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..bus.errors import ModelError, SplitError
 from ..bus.kinds import EXPLAIN
@@ -19,12 +18,13 @@ from .decoding import Generation, Limits, Steps
 from .exits import thresholds_for
 from .images import colour_card_jpeg
 from .modes import ce, full, standalone
-from .partitions import EdgePartition, WholeModel
+from .modes.sharing import Sharing
+from .partitions import EdgePartition, EncodedPrompt, WholeModel
 from .prompt_encoder import PromptEncoder, PromptReader
 from .questions import Answer, Question, answer_at_once, own_place
 from .self_check import self_check
 from .stages import SplitDecoder, split_decoder
-from .unsplit import UnsplitModel
+from .unsplit import ProcessedPrompt, UnsplitModel
 
 
 def edge_answerer(model: str | None = None, *, collaborate: bool = True, draft: bool = True) -> EdgeAnswerer:
@@ -109,6 +109,7 @@ class ModelAnswerer:
     def begin(self, question: Question, place: Place) -> Steps[Answer]:
         started_s = time.perf_counter()
         prompt = self.encode(question)
+        prompt.inputs()
         encoded_s = time.perf_counter()
         generation = yield from self.decode(question, place, prompt)
         return Answer(
@@ -124,7 +125,7 @@ class ModelAnswerer:
         return self.reader.words(list(tokens))
 
     def encode(self, question: Question) -> Any:
-        """What the modes begin with."""
+        """What the modes begin with: a `Prompt`."""
         raise NotImplementedError
 
     def decode(self, question: Question, place: Place, prompt: Any) -> Steps[Generation]:
@@ -141,9 +142,8 @@ class SplitAnswerer(ModelAnswerer):
 
     encoder: PromptEncoder
 
-    def encode(self, question: Question) -> Tensor:
-        """The prompt's embeddings: [1, positions, hidden_size]."""
-        return self.encoder.encode(self.reader.read(question))
+    def encode(self, question: Question) -> EncodedPrompt:
+        return EncodedPrompt(self.encoder, self.reader.read(question))
 
 
 @dataclass(kw_only=True)
@@ -153,10 +153,10 @@ class EdgeAnswerer(SplitAnswerer):
     partition: EdgePartition
     draft: bool = True
 
-    def decode(self, question: Question, place: Place, prompt: Tensor) -> Steps[Generation]:
+    def decode(self, question: Question, place: Place, prompt: EncodedPrompt) -> Steps[Generation]:
         limits = self._limits(question, thresholds_for(question.exit_thresholds, self.partition.exits))
         if place == "edge+cloud":
-            return ce.decode(self.partition, prompt, limits, draft=self.draft)
+            return ce.decode(self.partition, prompt, limits, Sharing(draft=self.draft))
         return standalone.decode(self.partition, prompt, limits)
 
 
@@ -167,7 +167,7 @@ class CloudAnswerer(SplitAnswerer):
     whole: WholeModel
     modes: dict[Place, str] = field(default_factory=lambda: {"cloud": "full"})
 
-    def decode(self, question: Question, place: Place, prompt: Tensor) -> Steps[Generation]:
+    def decode(self, question: Question, place: Place, prompt: EncodedPrompt) -> Steps[Generation]:
         del place  # there is only one
         return full.decode(self.whole, prompt, self._limits(question))
 
@@ -180,11 +180,10 @@ class UnsplitAnswerer(ModelAnswerer):
     refusal: str
     modes: dict[Place, str] = field(default_factory=lambda: {"cloud": "full"})
 
-    def encode(self, question: Question) -> dict[str, Tensor]:
-        """The model's own inputs."""
-        return self.reader.read(question)
+    def encode(self, question: Question) -> ProcessedPrompt:
+        return ProcessedPrompt(self.reader.read(question))
 
-    def decode(self, question: Question, place: Place, prompt: dict[str, Tensor]) -> Steps[Generation]:
+    def decode(self, question: Question, place: Place, prompt: ProcessedPrompt) -> Steps[Generation]:
         del place  # there is only one
         return full.decode(self.whole, prompt, self._limits(question))
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from ..bus.errors import ModelError
 from . import adapters
 from .exits import SETTINGS_FILE, Exits, default_layers, exits_from_final_head, load_exits, read_settings
-from .stages import decoder_of, final_head
+from .stages import decoder_of, final_head, visual_layers
 from .still_images import load_processor
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def load_configuration(model: str | Path | None = None) -> tuple[PretrainedConfi
         raise _not_loaded(str(source), error) from error
     if local and (source / SETTINGS_FILE).is_file():
         return config, processor, read_settings(source)[0]
-    return config, processor, default_layers(config.get_text_config().num_hidden_layers)
+    return config, processor, default_layers(config.get_text_config().num_hidden_layers, visual_layers(config))
 
 
 def _locate(model: str | Path | None) -> Path | str:
@@ -206,7 +206,8 @@ def _exits(model: PreTrainedModel, folder: Path | None) -> Exits:
     decoder = decoder_of(model)
     if folder is not None and (folder / SETTINGS_FILE).is_file():
         return load_exits(folder, decoder.config.hidden_size, decoder.config.vocab_size)
-    return exits_from_final_head(final_head(model), decoder.config.num_hidden_layers)
+    layers = default_layers(decoder.config.num_hidden_layers, visual_layers(model.config))
+    return exits_from_final_head(final_head(model), layers)
 
 
 def _card(folder: Path) -> dict[str, Any]:

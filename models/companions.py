@@ -5,10 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from ..bus.messages import ContextUse
-from .decoding import Ask, CloudToken, Upload
+from .decoding import CloudReply, ToCloud
+from .questions import Question
+
+# Of hidden states on the wire; int8 has a scale for each channel.
+ContextDtype: TypeAlias = Literal["float32", "float16", "bfloat16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEstimate:
+    """The way to a cloud, smoothed over what was measured of late.
+
+    round_trip_ms: of a small request and its reply, without the cloud's own time.
+    uplink_bps: bits per second of context on its way up; None: nothing large enough has gone up yet.
+    wait_ms: how long a request waits at the cloud before it is computed.
+    compute_ms: of one reply to an Ask there, be it one token or one batch of claims; None: none was given yet.
+    answer_ms: of a whole answer that the cloud makes by itself, without waiting; None: unknown.
+    takes_prompts: whether it can encode a question and run token ids. bytes_per_value: of hidden states on the wire.
+    """
+
+    round_trip_ms: float
+    uplink_bps: float | None = None
+    wait_ms: float = 0.0
+    compute_ms: float | None = None
+    answer_ms: float | None = None
+    takes_prompts: bool = False
+    bytes_per_value: float = 2.0
 
 
 class Companion(Protocol):
@@ -35,19 +61,23 @@ class Gauged(Protocol):
 
 
 class CloudSession(Protocol):
-    """One answer's line to a cloud. `upload` and `ask` may be called from any thread and never wait.
+    """One answer's line to a cloud. `send` and `poll` may be called from the inference thread and never wait.
 
     energy_j: that the cloud has spent on it so far.
     """
 
     energy_j: float
 
-    def upload(self, upload: Upload) -> None: ...
+    def send(self, event: ToCloud) -> None:
+        """Tell the cloud of an event, in the order of the calls."""
+        ...
 
-    def ask(self, ask: Ask) -> None: ...
+    def poll(self) -> CloudReply | None:
+        """The oldest reply that was not read yet, None where there is none; none is from before a roll-back."""
+        ...
 
-    async def reply(self) -> CloudToken | None:
-        """The answer to the last `ask`; None where the cloud is silent."""
+    async def reply(self) -> CloudReply | None:
+        """The oldest reply that was not read yet, as soon as there is one; None where the cloud is silent for good."""
         ...
 
     def close(self) -> ContextUse:
@@ -59,8 +89,16 @@ class CloudSession(Protocol):
 class CloudLine(Companion, Protocol):
     """An edge's companion: its way to the clouds."""
 
-    def open(self, deadline_s: float) -> CloudSession | None:
-        """A session with the best cloud at hand; None where there is none. Seconds of the monotonic clock."""
+    def open(self, deadline_s: float, question: Question, *, dtype: ContextDtype | None = None) -> CloudSession | None:
+        """A session with the best cloud at hand; None where there is none.
+
+        deadline_s: of the monotonic clock. question: what the answer is to, in case the cloud is to encode it.
+        dtype: of hidden states on the wire; None: the edge's own choice.
+        """
+        ...
+
+    def link(self) -> LinkEstimate | None:
+        """What is known of the way to the cloud that `open` would choose now; None where there is none."""
         ...
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .companions import CloudSession
-from .decoding import Ask, CloudToken, Drafted, Spoke, Steps, Upload, Wait
+from .decoding import Ask, CloudReply, Drafted, Poll, RollBack, Spoke, Steps, Upload, UploadPrompt, UploadTokens, Wait
 from .inference_worker import InferenceWorker
 from .questions import Answer
 
@@ -41,7 +41,7 @@ async def drive(
     Raises what the steps raise (MessageRefused for an unusable image).
     """
     computed_s = waited_s = 0.0
-    reply: CloudToken | None = None
+    reply: CloudReply | None = None
 
     def advance() -> Drafted | Wait | Spoke | Answer | _BrokenOff:
         nonlocal computed_s
@@ -71,7 +71,7 @@ async def drive(
 
 def _advance(
     steps: Steps[Answer],
-    reply: CloudToken | None,
+    reply: CloudReply | None,
     session: CloudSession | None,
     cancelled: Callable[[], bool],
     should_give_way: Callable[[], bool],
@@ -84,12 +84,11 @@ def _advance(
             return end.value
         reply = None
         match event:
-            case Upload():
+            case Upload() | UploadTokens() | UploadPrompt() | RollBack() | Ask():
                 if session is not None:
-                    session.upload(event)
-            case Ask():
-                if session is not None:
-                    session.ask(event)
+                    session.send(event)
+            case Poll():
+                reply = session.poll() if session is not None else None
             case Spoke():
                 if cancelled():
                     steps.close()

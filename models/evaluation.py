@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
-
 from ..bus.errors import MessageRefused, ModelError
 from ..bus.kinds import EXPLAIN
 from ..datasets.caption_table import score_row
@@ -20,6 +18,8 @@ from ..datasets.references import Reference
 from .answering import CloudAnswerer, EdgeAnswerer
 from .decoding import Generation, to_the_end
 from .halves import both_answerers
+from .local_cloud import LocalCloud
+from .partitions import EncodedPrompt
 from .questions import Question
 from .together import decode_together
 
@@ -160,8 +160,8 @@ class Voices:
             "bytes_up": voice.bytes_up / count,
         }
 
-    def _answer_together(self, voice: Voice, question: Question, prompt: Tensor) -> None:
-        together = decode_together(self._edge.decode(question, "edge+cloud", prompt), self._cloud.whole)
+    def _answer_together(self, voice: Voice, question: Question, prompt: EncodedPrompt) -> None:
+        together = decode_together(self._edge.decode(question, "edge+cloud", prompt), LocalCloud(self._cloud.whole))
         self._hear(voice, together.result)
         voice.positions_up += together.positions
         voice.bytes_up += together.bytes_up

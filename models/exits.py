@@ -92,17 +92,20 @@ def _unreadable(folder: Path, error: Exception) -> ModelError:
     return ModelError(f"the early exits in {folder} cannot be read ({error}); restore the folder or train anew")
 
 
-def exits_from_final_head(head: nn.Module, layer_count: int) -> Exits:
-    """Exits for a model that has none: its own final norm and head at the default layers.
+def exits_from_final_head(head: nn.Module, layers: tuple[int, int]) -> Exits:
+    """Exits for a model that has none: its own final norm and head after these layers.
 
     Untrained exits are seldom sure, so an edge that stands alone answers badly with them.
     """
-    return Exits(default_layers(layer_count), nn.ModuleList([head, head]), (UNCALIBRATED_THRESHOLD,) * 2)
+    return Exits(layers, nn.ModuleList([head, head]), (UNCALIBRATED_THRESHOLD,) * 2)
 
 
-def default_layers(layer_count: int) -> tuple[int, int]:
-    """After a quarter and a half of the layers: the paper's positions (8 and 16 of 32)."""
-    first = max(1, layer_count // 4)
+def default_layers(layer_count: int, at_least: int = 1) -> tuple[int, int]:
+    """After a quarter and a half of the layers: the paper's positions (8 and 16 of 32).
+
+    at_least: where the first exit may stand at the earliest.
+    """
+    first = max(1, at_least, layer_count // 4)
     return first, max(first + 1, layer_count // 2)
 
 

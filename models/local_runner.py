@@ -53,8 +53,8 @@ class LocalRunner:
 
     async def _timed(self, kind: TaskKind, place: Place) -> float | None:
         started_s = time.monotonic()
-        session = self._open_session(place, started_s + kind.deadline_ms / 1000)
         question = Question(prompt=kind.prompt, frames=(colour_card_jpeg(),), max_tokens=kind.max_tokens)
+        session = self._open_session(place, started_s + kind.deadline_ms / 1000, question)
         steps = self._answerer.begin(question, place)
         try:
             await drive(steps, self._worker, rank=URGENT, cancelled=lambda: False, session=session)
@@ -73,7 +73,7 @@ class LocalRunner:
             max_tokens=task.max_tokens,
             exit_thresholds=task.exit_thresholds,
         )
-        session = self._open_session(task.place, job.deadline_s)
+        session = self._open_session(task.place, job.deadline_s, question)
         place: Place = "edge+cloud" if session is not None else self._own_place
         if place != task.place:
             self.counters["realised_elsewhere"] += 1
@@ -119,10 +119,10 @@ class LocalRunner:
             energy_j=self.slot_power_w * computed_ms / 1000,
         )
 
-    def _open_session(self, place: Place, deadline_s: float) -> CloudSession | None:
+    def _open_session(self, place: Place, deadline_s: float, question: Question) -> CloudSession | None:
         if place != "edge+cloud" or place not in self._answerer.modes or self._cloud_line is None:
             return None
-        return self._cloud_line.open(deadline_s)
+        return self._cloud_line.open(deadline_s, question)
 
 
 def _timing(job: Job, worked: Worked) -> Timing:

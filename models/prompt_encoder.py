@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..bus.errors import MessageRefused, SplitError
 from ..datasets.phrases import telemetry_text
 from .images import open_image
+from .prompt_layout import LaidOutPrompt, VisualFeatures
 from .questions import MOST_FRAMES, Question
 from .stages import decoder_of
 
@@ -65,13 +66,15 @@ class PromptEncoder:
         # A copy with children of its own, so that the given model keeps its decoder.
         self._trunk = copy.copy(base)
         self._trunk._modules = dict(base._modules)
-        self._trunk.set_decoder(_EmbeddingsOut(self._embedding, decoder.config))
+        self._boundary = _DecoderBoundary(self._embedding, decoder.config)
+        self._trunk.set_decoder(self._boundary)
         self._trunk.eval()
 
     @torch.inference_mode()
-    def encode(self, inputs: dict[str, Tensor]) -> Tensor:
-        """The prompt's merged embeddings: [1, positions, hidden_size]."""
-        return self._trunk(**inputs, use_cache=False).last_hidden_state
+    def encode(self, inputs: dict[str, Tensor]) -> Tensor | LaidOutPrompt:
+        """The prompt's merged embeddings, [1, positions, hidden_size], and what else the decoder reads of it."""
+        self._trunk(**inputs, use_cache=False)
+        return self._boundary.take_prompt()
 
     @torch.inference_mode()
     def embed(self, token: int) -> Tensor:
@@ -79,21 +82,38 @@ class PromptEncoder:
         return self._embedding(torch.tensor([[token]]))
 
 
-class _EmbeddingsOut(nn.Module):
-    """Stands where the decoder was and returns its inputs as if they were its outputs."""
+class _DecoderBoundary(nn.Module):
+    """Stands where the decoder was, keeps its inputs, and returns the embeddings as if they were its outputs."""
 
-    # What a stage can do without: it sees one whole sequence and counts its own positions.
+    # What a stage can do without: it sees one whole sequence.
     _IGNORED = frozenset({"attention_mask", "past_key_values", "use_cache", "return_dict", "cache_position"})
 
     def __init__(self, embedding: nn.Module, config: object) -> None:
         super().__init__()
         self.embed_tokens = embedding
         self.config = config
+        self._prompt: Tensor | LaidOutPrompt | None = None
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embed_tokens
 
-    def forward(self, inputs_embeds: Tensor, position_ids: Tensor | None = None, **others: object) -> object:
+    def take_prompt(self) -> Tensor | LaidOutPrompt:
+        """What the last forward pass was given."""
+        prompt, self._prompt = self._prompt, None
+        if prompt is None:
+            raise SplitError(
+                "the model does not call its decoder with embeddings; such a model answers at the cloud only"
+            )
+        return prompt
+
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        position_ids: Tensor | None = None,
+        visual_pos_masks: Tensor | None = None,
+        deepstack_visual_embeds: list[Tensor] | None = None,
+        **others: object,
+    ) -> object:
         from transformers.modeling_outputs import BaseModelOutputWithPast
 
         if needed := sorted(name for name in others.keys() - self._IGNORED if others[name] is not None):
@@ -101,9 +121,14 @@ class _EmbeddingsOut(nn.Module):
                 f"the model hands {', '.join(needed)} to its decoder, which stages do not carry; "
                 "such a model answers at the cloud only"
             )
-        if position_ids is not None and position_ids.ndim > 2:
-            raise SplitError(
-                "the model counts positions on several axes, which stages do not carry; "
-                "such a model answers at the cloud only"
-            )
+        # A fourth axis, in front, counts tokens for packed sequences; a stage has one sequence.
+        axes = position_ids[-3:, 0] if position_ids is not None and position_ids.ndim == 3 else None
+        visual = None
+        if visual_pos_masks is not None and deepstack_visual_embeds:
+            visual = VisualFeatures(visual_pos_masks[0], tuple(deepstack_visual_embeds))
+        if axes is None and visual is None:
+            self._prompt = inputs_embeds
+        else:
+            counted = torch.arange(inputs_embeds.shape[1])[None]
+            self._prompt = LaidOutPrompt(inputs_embeds, counted if axes is None else axes, visual)
         return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)

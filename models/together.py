@@ -1,7 +1,7 @@
 """Edge and cloud in one process: drives a collaborative decoding against the other half of the same model.
 
-It is for evaluation, benches and tests. The context goes over in float16, as on the wire, and every question is
-answered at once: what it says of an answer and of what went up holds for a fleet too, what it takes in time does not.
+Every question is answered at once when the edge waits for it, and not before: a mode that drafts ahead does so as far
+as it can. What this says of an answer and of what went up holds for a fleet too, what it takes in time does not.
 """
 
 from __future__ import annotations
@@ -9,12 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import torch
-
-from .decoding import Ask, CloudToken, Steps, Upload, Wait
-from .exits import most_likely
-from .partitions import WholeModel
-from .precision import to_float32
+from .decoding import Ask, CloudReply, RollBack, Steps, Upload, UploadPrompt, UploadTokens, Wait
+from .local_cloud import LocalCloud
 
 T = TypeVar("T")
 
@@ -29,27 +25,28 @@ class Together(Generic[T]):
     bytes_up: int
 
 
-@torch.inference_mode()
-def decode_together(steps: Steps[T], whole: WholeModel) -> Together[T]:
-    """Drive a mode's steps to their end, the cloud's part computed here by `whole`. Blocking."""
-    cloud = whole.rest.session()
-    reply: CloudToken | None = None
-    cloud_requests = positions = bytes_up = 0
+def decode_together(steps: Steps[T], cloud: LocalCloud) -> Together[T]:
+    """Drive a mode's steps to their end. Blocking."""
+    open_questions: list[Ask] = []
+    reply: CloudReply | None = None
+    cloud_requests = 0
     while True:
         try:
             event = steps.send(reply)
         except StopIteration as end:
-            return Together(end.value, cloud_requests, positions, bytes_up)
+            return Together(end.value, cloud_requests, cloud.positions_up, cloud.bytes_up)
         reply = None
         match event:
-            case Upload():
-                positions += len(event.hidden)
-                bytes_up += event.hidden.nbytes
-                cloud.feed(to_float32(event.hidden)[None])
+            case Upload() | UploadTokens() | UploadPrompt():
+                cloud.take(event)
+            case RollBack():
+                cloud.take(event)
+                open_questions.clear()
             case Ask():
                 cloud_requests += 1
+                open_questions.append(event)
             case Wait():
-                reply = CloudToken(*most_likely(whole.head(cloud.catch_up()[:, -1])))
+                reply = cloud.answer(open_questions.pop(0))
             case _:
                 # A token, or a draft for the driver: nothing that a cloud hears of.
                 pass

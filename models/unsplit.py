@@ -6,13 +6,29 @@ do not carry. Such a model answers at the cloud, and no edge can ask it for sing
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .exits import most_likely
-from .partitions import Said
+from .choosing import choose
+from .sampling import Sampling
+from .speakers import Said
+
+
+@dataclass(frozen=True, eq=False)
+class ProcessedPrompt:
+    """A question as its processor made it; see `Prompt` in models/speakers.py."""
+
+    model_inputs: dict[str, Tensor]
+
+    @property
+    def positions(self) -> int:
+        return self.model_inputs["input_ids"].shape[1]
+
+    def inputs(self) -> dict[str, Tensor]:
+        return self.model_inputs
 
 
 class UnsplitModel:
@@ -21,8 +37,8 @@ class UnsplitModel:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def session(self) -> UnsplitSession:
-        return UnsplitSession(self._model)
+    def session(self, sampling: Sampling | None = None) -> UnsplitSession:
+        return UnsplitSession(self._model, sampling)
 
     def embed(self, token: int) -> dict[str, Tensor]:
         """What a session reads after a token that it said."""
@@ -32,10 +48,11 @@ class UnsplitModel:
 class UnsplitSession:
     """One sequence through the model, with a cache of its own."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, sampling: Sampling | None = None) -> None:
         from transformers import DynamicCache
 
         self._model = model
+        self._sampling = sampling
         self._cache = DynamicCache(config=model.config.get_text_config())
         self._position_delta: int | None = None
 
@@ -52,5 +69,5 @@ class UnsplitSession:
             # and another session may come between two tokens of this one.
             delta = getattr(self._model.base_model, "rope_deltas", None)
             self._position_delta = None if delta is None else int(delta)
-        token, confidence = most_likely(output.logits[:, -1])
+        token, confidence = choose(output.logits[:, -1], self._sampling, self._cache.get_seq_length())
         return Said(token, "full", confidence, True)

@@ -1,22 +1,27 @@
 """The interface of a policy, and the registry by name.
 
-A policy is one class in one file: it gets the rows of policy/candidates.py and says which of the allowed ones to
+A policy is one class in one file: it gets the table of policy/candidates.py and says which of the allowed rows to
 take. It sees neither network nor clock, so the same object runs in a vehicle, in the simulator and in a test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..bus.errors import ConfigurationError
-from ..bus.messages import Candidate, Outcome
 from ..bus.places import Place
-from .candidates import TaskFacts
+from .candidates import Candidates
+from .experience import Experience, Knobs
+from .features import TaskFacts
+from .selection import Scores
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """What a policy says.
 
@@ -26,23 +31,25 @@ class Choice:
     """
 
     index: int
-    scores: tuple[float, ...]
+    scores: Scores
     propensity: float
     reason: str
+    knobs: Knobs = field(default_factory=Knobs)
 
 
 class Policy(Protocol):
-    """allowed: per candidate; at least one is True, and only such an index may be chosen.
+    """allowed: [n], per candidate; at least one is True, and only such an index may be chosen.
 
+    now_s: of whatever clock the caller has; only differences mean anything.
     ignores_floors: the policy is told where to go and does not care for quality floors.
     """
 
     name: str
     ignores_floors: bool
 
-    def decide(self, task: TaskFacts, candidates: Sequence[Candidate], allowed: Sequence[bool]) -> Choice: ...
+    def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice: ...
 
-    def observe(self, outcome: Outcome) -> None:
+    def observe(self, experience: Experience) -> None:
         """Learn from what became of an earlier decision."""
         ...
 

@@ -5,43 +5,28 @@ The live vehicle and the simulator build their rows here, so that a policy sees 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..bus.messages import Candidate, NodeState
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bus import messages
 from ..bus.places import PLACES, Place
+from .features import Observed, TaskFacts, estimate, feature_matrix
 from .utility import UtilityModel
-
-FEATURES = (
-    *(f"is_{place}" for place in PLACES),
-    "network_per_deadline",
-    "wait_per_deadline",
-    "service_per_deadline",
-    "latency_per_deadline",
-    "in_time",
-    "energy_per_reference",
-    "quality",
-    "utility",
-    "state_age_s",
-    "deadline_s",
-)
-_TIME_CAP = 3.0  # in deadlines: how late is too late stops mattering
 
 DEAD = "dead"
 SILENT = "silent"
 REFUSED = "refused"
 FLOOR = "below-floor"
+GARBLED = "garbled"
+UNREACHABLE = "unreachable"
 
-
-@dataclass(frozen=True, slots=True)
-class TaskFacts:
-    """What a decision needs to know of a task. remaining_ms: what is left of deadline_ms now."""
-
-    kind: str
-    deadline_ms: float
-    remaining_ms: float
-    qos_floor: float
-    upload_bytes: int
+_PLACE_INDEX = {place: index for index, place in enumerate(PLACES)}
+_LONGEST_MS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,77 +37,154 @@ class NodeView:
     network_ms: expected round trip without queueing and inference.
     """
 
-    state: NodeState
+    state: messages.NodeState
     age_ms: float
     unreported: int
     network_ms: float
     refused: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """A table with one row per (node, place): what a policy sees, and what it is expected to cost.
+
+    masked: why a row may not be chosen; empty where it may.
+    features: [n, len(FEATURES)]; every other array is [n]. wait_ms: on the link and for a slot together.
+    upload_ms: what of network_ms the link is busy with this task.
+    utility: expected, and myopic: of this task alone.
+    in_flight: tasks queued and running as last reported, and own ones that were not reported yet.
+    """
+
+    nodes: tuple[str, ...]
+    places: tuple[Place, ...]
+    masked: tuple[str, ...]
+    features: NDArray[np.float32]
+    latency_ms: NDArray[np.float64]
+    upload_ms: NDArray[np.float64]
+    network_ms: NDArray[np.float64]
+    wait_ms: NDArray[np.float64]
+    service_ms: NDArray[np.float64]
+    energy_j: NDArray[np.float64]
+    quality: NDArray[np.float64]
+    utility: NDArray[np.float64]
+    in_flight: NDArray[np.float64]
+    slots: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def rows(self, scores: Sequence[float] | NDArray[np.floating[Any]]) -> tuple[messages.Candidate, ...]:
+        """The table as it travels and is kept, with the scores that a policy gave."""
+        columns = zip(
+            self.nodes,
+            self.places,
+            np.asarray(scores, float).tolist(),
+            self.latency_ms.tolist(),
+            self.energy_j.tolist(),
+            self.quality.tolist(),
+            self.masked,
+            map(tuple, self.features.tolist()),
+            strict=True,
+        )
+        return tuple(messages.Candidate(*row) for row in columns)
+
+
+def candidates_of(
+    task: TaskFacts,
+    observed: Observed,
+    utility: UtilityModel,
+    *,
+    nodes: tuple[str, ...],
+    places: tuple[Place, ...],
+    masked: tuple[str, ...],
+) -> Candidates:
+    """The table of what was observed; row by row in its order."""
+    estimates = estimate(task, observed, utility)
+    return Candidates(
+        nodes=nodes,
+        places=places,
+        masked=masked,
+        features=feature_matrix(task, observed, estimates, utility),
+        latency_ms=estimates.latency_ms,
+        upload_ms=observed.upload_ms,
+        network_ms=estimates.network_ms,
+        wait_ms=estimates.link_wait_ms + estimates.compute_wait_ms,
+        service_ms=observed.service_ms,
+        energy_j=estimates.energy_j,
+        quality=observed.quality,
+        utility=estimates.utility,
+        in_flight=observed.in_flight + observed.unreported,
+        slots=observed.slots,
+    )
+
+
 def build_candidates(
     task: TaskFacts, nodes: Iterable[NodeView], utility: UtilityModel, *, silent_after_ms: float
-) -> list[Candidate]:
+) -> Candidates:
     """One row per (node, place), the vehicle's own included; `masked` says why a row may not be chosen.
 
     A node is masked when its last will said that it is dead, when it has been silent for `silent_after_ms`, when it
-    has refused this very task, or when its measured quality is below the task's floor.
+    has refused this very task, when its figures are no numbers, or when its measured quality is below the task's floor.
     """
-    return [_row(task, view, place, utility, silent_after_ms) for view in nodes for place in view.state.places]
-
-
-def _row(task: TaskFacts, view: NodeView, place: Place, utility: UtilityModel, silent_after_ms: float) -> Candidate:
-    state, load = view.state, view.state.load
-    own_place = place == "vehicle"
-    quality = state.quality.get(place, {}).get(task.kind, 0.0)
-    network_ms = 0.0 if own_place else view.network_ms
-    service_ms = wait_ms = 0.0
-    if load is not None:
-        service_ms = load.service_ms.get(place, {}).get(task.kind, 0.0)
-        # The reported queue has been worked off since the report, and our own tasks have joined it.
-        wait_ms = max(0.0, load.wait_ms - view.age_ms) + view.unreported * service_ms / max(1, load.slots)
-    latency_ms = network_ms + wait_ms + service_ms
-    energy_j = state.slot_power_w * service_ms / 1000
-    if not own_place:
-        energy_j += utility.transmit_energy_j(task.upload_bytes)
-    value = utility.utility(latency_ms=latency_ms, deadline_ms=task.remaining_ms, energy_j=energy_j, quality=quality)
-
-    masked = ""
-    if not state.alive:
-        masked = DEAD
-    elif not own_place and view.age_ms > silent_after_ms:
-        masked = SILENT
-    elif view.refused:
-        masked = REFUSED
-    elif quality < task.qos_floor:
-        masked = FLOOR
-
-    def per_deadline(time_ms: float) -> float:
-        return min(time_ms / task.remaining_ms, _TIME_CAP)
-
-    return Candidate(
-        node=state.node,
-        place=place,
-        score=0.0,
-        latency_ms=latency_ms,
-        energy_j=energy_j,
-        quality=quality,
-        masked=masked,
-        features=(
-            *(float(place == other) for other in PLACES),
-            per_deadline(network_ms),
-            per_deadline(wait_ms),
-            per_deadline(service_ms),
-            per_deadline(latency_ms),
-            float(latency_ms <= task.remaining_ms),
-            energy_j / utility.reference_energy_j,
-            quality,
-            value,
-            view.age_ms / 1000,
-            task.deadline_ms / 1000,
+    places: list[tuple[NodeView, Place]] = [(view, place) for view in nodes for place in view.state.places]
+    rows = [_observe(task, view, place, utility) for view, place in places]
+    finite = [all(map(math.isfinite, row)) for row in rows]
+    # What no number can be read from is masked, and must not spoil its neighbours.
+    sound_rows = [row if sound else _NOTHING for row, sound in zip(rows, finite, strict=True)]
+    columns = np.array(sound_rows).reshape(-1, len(_NOTHING)).T
+    return candidates_of(
+        task,
+        Observed(np.array([_PLACE_INDEX[place] for _, place in places], np.intp), *columns),
+        utility,
+        nodes=tuple(view.state.node for view, _ in places),
+        places=tuple(place for _, place in places),
+        masked=tuple(
+            _mask(task, view, place, silent_after_ms) if sound else GARBLED
+            for (view, place), sound in zip(places, finite, strict=True)
         ),
     )
 
 
-def utility_of(candidate: Candidate) -> float:
-    """The expected utility that the row was built with."""
-    return candidate.features[FEATURES.index("utility")]
+# In place of a row that is no numbers: nothing known, one slot.
+_NOTHING = (0.0,) * 10 + (1.0,)
+
+
+def _observe(task: TaskFacts, view: NodeView, place: Place, utility: UtilityModel) -> tuple[float, ...]:
+    """A row of `Observed` without its place, in the order of its fields."""
+    state, load = view.state, view.state.load
+    own_place = place == "vehicle"
+    network_ms = 0.0 if own_place else min(view.network_ms, _LONGEST_MS)
+    # The vehicle times round trips as a whole; what the picture's upload should take of one counts as upload.
+    upload_ms = 0.0 if own_place else min(utility.nominal_upload_ms(task.upload_bytes), network_ms)
+    wait_ms = service_ms = in_flight = 0.0
+    slots = 1.0
+    if load is not None:
+        wait_ms = min(max(load.wait_ms, 0.0), _LONGEST_MS)
+        service_ms = min(max(load.service_ms.get(place, {}).get(task.kind, 0.0), 0.0), _LONGEST_MS)
+        in_flight = float(load.queued + load.running)
+        slots = float(max(1, load.slots))
+    return (
+        upload_ms,
+        network_ms - upload_ms,
+        0.0,  # of the queues on its links a vehicle hears nothing
+        wait_ms,
+        view.age_ms,
+        float(view.unreported),
+        service_ms,
+        state.slot_power_w,
+        state.quality.get(place, {}).get(task.kind, 0.0),
+        in_flight,
+        slots,
+    )
+
+
+def _mask(task: TaskFacts, view: NodeView, place: Place, silent_after_ms: float) -> str:
+    if not view.state.alive:
+        return DEAD
+    if place != "vehicle" and view.age_ms > silent_after_ms:
+        return SILENT
+    if view.refused:
+        return REFUSED
+    if view.state.quality.get(place, {}).get(task.kind, 0.0) < task.qos_floor:
+        return FLOOR
+    return ""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from ..bus.messages import Candidate, Outcome
+import numpy as np
+from numpy.typing import NDArray
+
 from .base import Choice, PolicyOptions, register
-from .candidates import TaskFacts, utility_of
+from .candidates import Candidates
+from .experience import Experience
+from .features import TaskFacts
+from .selection import best
 
 
 @register("greedy-utility")
@@ -20,12 +24,11 @@ class GreedyUtilityPolicy:
     def __init__(self, options: PolicyOptions) -> None:
         del options
 
-    def decide(self, task: TaskFacts, candidates: Sequence[Candidate], allowed: Sequence[bool]) -> Choice:
-        scores = tuple(utility_of(row) for row in candidates)
-        index = max((i for i, free in enumerate(allowed) if free), key=scores.__getitem__)
-        return Choice(index, scores, 1.0, "highest expected utility")
+    def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice:
+        scores = candidates.utility
+        return Choice(best(scores, allowed), scores, 1.0, "highest expected utility")
 
-    def observe(self, outcome: Outcome) -> None:
+    def observe(self, experience: Experience) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
-from ..bus.messages import Candidate, Outcome
+import numpy as np
+from numpy.typing import NDArray
+
 from .base import Choice, PolicyOptions, register
-from .candidates import TaskFacts
+from .candidates import Candidates
+from .experience import Experience
+from .features import TaskFacts
 
 
 @register("random")
@@ -21,17 +24,16 @@ class RandomPolicy:
     def __init__(self, options: PolicyOptions) -> None:
         self._random = random.Random(options.seed)
 
-    def decide(self, task: TaskFacts, candidates: Sequence[Candidate], allowed: Sequence[bool]) -> Choice:
+    def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice:
         by_place: dict[str, list[int]] = {}
-        for index, row in enumerate(candidates):
-            if allowed[index]:
-                by_place.setdefault(row.place, []).append(index)
+        for index in np.flatnonzero(allowed).tolist():
+            by_place.setdefault(candidates.places[index], []).append(index)
         nodes = by_place[self._random.choice(sorted(by_place))]
         index = self._random.choice(nodes)
         propensity = 1 / (len(by_place) * len(nodes))
-        return Choice(index, (0.0,) * len(candidates), propensity, "drawn at random")
+        return Choice(index, np.zeros(len(candidates)), propensity, "drawn at random")
 
-    def observe(self, outcome: Outcome) -> None:
+    def observe(self, experience: Experience) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,31 @@
 """Imports every policy that ships, so that each is registered. A policy of yours registers where you import it."""
 
-from . import greedy_utility, random_choice, static
+from . import (
+    active_inference,
+    cs_ucb,
+    greedy_delay,
+    greedy_utility,
+    jsq,
+    linucb,
+    random_choice,
+    shadow_price,
+    softmax_greedy,
+    static,
+)
 from .base import PolicyOptions, make_policy, policy_names
 
-__all__ = ["PolicyOptions", "greedy_utility", "make_policy", "policy_names", "random_choice", "static"]
+__all__ = [
+    "PolicyOptions",
+    "active_inference",
+    "cs_ucb",
+    "greedy_delay",
+    "greedy_utility",
+    "jsq",
+    "linucb",
+    "make_policy",
+    "policy_names",
+    "random_choice",
+    "shadow_price",
+    "softmax_greedy",
+    "static",
+]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..bus.errors import ConfigurationError
-from ..bus.messages import Candidate, Outcome
 from ..bus.places import PLACES, Place
 from .base import Choice, PolicyOptions, register
-from .candidates import TaskFacts
+from .candidates import Candidates
+from .experience import Experience
+from .features import TaskFacts
+from .selection import best
 
 
 @register("static")
@@ -24,15 +28,15 @@ class StaticPolicy:
             raise ConfigurationError(f"the policy 'static' needs --place: {', '.join(PLACES)}")
         self._place: Place = options.place
 
-    def decide(self, task: TaskFacts, candidates: Sequence[Candidate], allowed: Sequence[bool]) -> Choice:
-        at_place = [i for i, row in enumerate(candidates) if allowed[i] and row.place == self._place]
-        # Without a living node at the place, the next best thing is whatever is still allowed.
-        pool = at_place or [i for i, free in enumerate(allowed) if free]
-        index = min(pool, key=lambda i: candidates[i].latency_ms)
-        reason = f"always {self._place}" if at_place else f"no {self._place} to be had"
-        return Choice(index, tuple(-row.latency_ms for row in candidates), 1.0, reason)
+    def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice:
+        at_place = allowed & np.array([place == self._place for place in candidates.places])
+        scores = -candidates.latency_ms
+        if not at_place.any():
+            # Without a living node at the place, the next best thing is whatever is still allowed.
+            return Choice(best(scores, allowed), scores, 1.0, f"no {self._place} to be had")
+        return Choice(best(scores, at_place), scores, 1.0, f"always {self._place}")
 
-    def observe(self, outcome: Outcome) -> None:
+    def observe(self, experience: Experience) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:

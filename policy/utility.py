@@ -1,4 +1,4 @@
-"""What a place is worth for a task: utility from expected latency, energy and quality.
+"""What a place is worth for a task: utility from latency, energy and quality. Live and simulated tasks alike.
 
 The papers that roadside follows publish no constants that could be used here (Hu et al., "Cloud-edge collaborative
 ADAS", IEEE IoT-J 2025, keep theirs), so these are ours, all of them configuration.
@@ -7,6 +7,12 @@ ADAS", IEEE IoT-J 2025, keep theirs), so these are ours, all of them configurati
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Each = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +31,28 @@ class UtilityModel:
     transmit_power_w: float = 2.0
     nominal_uplink_bps: float = 20e6
 
-    def utility(self, *, latency_ms: float, deadline_ms: float, energy_j: float, quality: float) -> float:
-        """Dimensionless; 1 is a right answer at once for nothing, negative is worse than not asking."""
+    @overload
+    def utility(self, *, latency_ms: float, deadline_ms: float, energy_j: float, quality: float) -> float: ...
+    @overload
+    def utility(self, *, latency_ms: _Each, deadline_ms: float, energy_j: _Each, quality: _Each) -> _Each: ...
+    def utility(
+        self, *, latency_ms: float | _Each, deadline_ms: float, energy_j: float | _Each, quality: float | _Each
+    ) -> float | _Each:
+        """Dimensionless, of one task or of [n] places at once.
+
+        1 is a right answer at once for nothing, negative is worse than not asking.
+        """
         in_time = latency_ms <= deadline_ms
         return (
             self.quality_weight * quality * in_time
-            - self.latency_weight * min(latency_ms / deadline_ms, self.latency_cap)
+            - self.latency_weight * np.minimum(latency_ms / deadline_ms, self.latency_cap)
             - self.energy_weight * energy_j / self.reference_energy_j
         )
 
+    def nominal_upload_ms(self, upload_bytes: int) -> float:
+        """Air time of an upload at the nominal uplink rate."""
+        return upload_bytes * 8000 / self.nominal_uplink_bps
+
     def transmit_energy_j(self, upload_bytes: int) -> float:
         """Radio energy of an upload: transmit power times air time at the nominal uplink rate."""
-        return self.transmit_power_w * upload_bytes * 8 / self.nominal_uplink_bps
+        return self.transmit_power_w * self.nominal_upload_ms(upload_bytes) / 1000

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..bus.kinds import TaskKind
 from ..bus.messages import Decision, Result, Task
 from ..bus.places import Place
-from ..policy.candidates import TaskFacts
+from ..policy.features import TaskFacts
 from .attempts import Attempt
 from .scenes import Scene
 
@@ -77,6 +77,7 @@ class TaskRun:
             remaining_ms=max(1.0, self.remaining_ms(now_s)),
             qos_floor=self.kind.qos_floor,
             upload_bytes=self.scene.upload_bytes,
+            tokens=self.kind.max_tokens,
         )
 
     def asked(self, node: str, number: int) -> Attempt | None:

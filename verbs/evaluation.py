@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Json, Model
+from .options import Json, Model, progress_bar
 
 if TYPE_CHECKING:
     from ..datasets.findings import Findings
@@ -85,7 +83,7 @@ def evaluate(
         thetas=thetas,
         meteor=meteor,
     )
-    scoreboard = score(options.quick() if quick else options, _bar)
+    scoreboard = score(options.quick() if quick else options, progress_bar)
     _tell_findings(scoreboard.findings)
     if theta_curve is not None:
         from ..models.theta_curve import draw_theta_curve
@@ -96,24 +94,6 @@ def evaluate(
         typer.echo(json.dumps(scoreboard.report))
     else:
         _print_report(scoreboard.report, classes=classes)
-
-
-@contextmanager
-def _bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with its rate; without a total, one that only moves."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=total, rate="")
-
-        def advance(done: int) -> None:
-            progress.advance(task, done)
-            speed = progress.tasks[0].speed
-            progress.update(task, rate=f"{speed:.1f}/s" if speed else "")
-
-        yield advance
 
 
 def _tell_findings(findings: Findings) -> None:

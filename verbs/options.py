@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -14,7 +15,7 @@ from ..bus.errors import ConfigurationError
 from ..bus.places import PLACES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from rich.table import Table
 
@@ -152,6 +153,24 @@ def log_level_named(level: str | None) -> LogLevel:
     if level is None or level in levels:
         return levels[level or "info"]
     raise ConfigurationError(f"there is no log level {level!r}; there are {', '.join(levels)}")
+
+
+@contextmanager
+def progress_bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr with its rate; without a total, one that only moves."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=total, rate="")
+
+        def advance(done: int) -> None:
+            progress.advance(task, done)
+            speed = progress.tasks[0].speed
+            progress.update(task, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield advance
 
 
 def print_report(directory: Any, summary: dict[str, Any], as_json: bool) -> None:

@@ -7,55 +7,50 @@ sure, and the answer is the unsplit model's, token by token.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from ..decoding import Ask, Drafted, Generation, Limits, Spoke, Steps, Upload, Wait
-from ..partitions import EdgePartition, EdgeSession, Said
-from ..precision import to_float16
+from ..decoding import Ask, Drafted, Generation, Limits, Spoke, Steps, Wait
+from ..speakers import Edge, Inputs, Prompt, Said
 from . import standalone
+from .sharing import BY_DEFAULT, SharedSequence, Sharing
 
 
-@torch.inference_mode()
-def decode(edge: EdgePartition, prompt: Tensor, limits: Limits, *, draft: bool = True) -> Steps[Generation]:
-    """Greedy answer from a prompt's embeddings [1, positions, hidden_size].
+def decode(
+    edge: Edge[Inputs], prompt: Prompt[Inputs], limits: Limits, sharing: Sharing = BY_DEFAULT
+) -> Steps[Generation]:
+    """The answer to a prompt.
 
-    draft: while the cloud is asked for the first time, the edge, which would idle, completes the answer as it would
-        alone; the driver may be shown that meanwhile. Once the cloud is silent, the edge says the rest by itself.
+    Where it is to tell its draft, the edge, which would idle while the cloud is asked for the first time, completes
+    the answer as it would alone. Once the cloud is silent, the edge says the rest by itself.
     """
-    generation, session = Generation(), edge.session()
-    hidden, alone = prompt, False
+    generation, sequence = Generation(), SharedSequence(edge, prompt, limits, sharing)
+    draft = sharing.draft
+    upload = sequence.read_prompt()
     while True:
-        position = session.positions
-        after_first = session.read(hidden)
-        if not alone:
-            yield Upload(position, to_float16(after_first[0]))
-        said = session.speak(after_first, limits.thresholds)
-        if not said.sure and not alone:
-            yield Ask(session.positions)
+        yield upload
+        said = sequence.speak()
+        if not said.sure:
+            # The edge's guess is claimed only to learn how often it is right; the reply is the same without.
+            yield Ask(sequence.session.positions, claimed=(said.token,))
             if draft:
-                yield from _draft(edge, session, generation, said, limits)
+                yield from _draft(sequence, generation, said, limits)
                 draft = False
             reply = yield Wait()
             if reply is None:
-                alone = True
-            else:
-                said = Said(reply.token, "full", reply.confidence, True)
+                yield from standalone.end_alone(sequence, generation, [said], limits)
+                return generation
+            said = Said(reply.tokens[0], "full", reply.confidences[0], True)
         generation.add(said.token, said.speaker, said.confidence)
         if limits.reached(generation):
             return generation
-        yield Spoke()
-        hidden = edge.encoder.embed(said.token)
+        yield Spoke((said.token,))
+        upload = sequence.read(said.token)
 
 
-def _draft(
-    edge: EdgePartition, session: EdgeSession, said_so_far: Generation, guess: Said, limits: Limits
-) -> Steps[None]:
+def _draft(sequence: SharedSequence[Inputs], said_so_far: Generation, guess: Said, limits: Limits) -> Steps[None]:
     """Complete the answer from the edge's own guess, tell it, and leave the session as it was."""
-    generation, positions = said_so_far.copy(), session.positions
+    generation, positions = said_so_far.copy(), sequence.session.positions
     generation.add(guess.token, guess.speaker, guess.confidence)
     if not limits.reached(generation):
         yield Spoke()
-        yield from standalone.go_on(edge, session, generation, edge.encoder.embed(guess.token), limits)
-        session.roll_back(positions)
+        yield from standalone.go_on(sequence.edge, sequence.session, generation, limits, for_good=False)
+        sequence.session.roll_back(positions)
     yield Drafted(tuple(generation.tokens), tuple(generation.made_by), generation.mean_confidence)

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
-
-import torch
-
 from ..decoding import Generation, Limits, Spoke, Steps
-from ..partitions import Said
-
-Reads = TypeVar("Reads")
+from ..speakers import Inputs, Prompt, Whole
 
 
-class Session(Protocol[Reads]):
-    """One sequence."""
-
-    def say(self, inputs: Reads, /) -> Said: ...
-
-
-class Whole(Protocol[Reads]):
-    """A model with every layer. It reads embeddings, or the inputs that its processor makes."""
-
-    def session(self) -> Session[Reads]: ...
-
-    def embed(self, token: int, /) -> Reads: ...
-
-
-@torch.inference_mode()
-def decode(model: Whole[Reads], prompt: Reads, limits: Limits) -> Steps[Generation]:
-    """Greedy answer to a prompt through every layer."""
-    generation, session = Generation(), model.session()
-    inputs = prompt
+def decode(model: Whole[Inputs], prompt: Prompt[Inputs], limits: Limits) -> Steps[Generation]:
+    """The answer to a prompt through every layer."""
+    generation, session = Generation(), model.session(limits.sampling)
+    inputs = prompt.inputs()
     while True:
         said = session.say(inputs)
         generation.add(said.token, said.speaker, said.confidence)
         if limits.reached(generation):
             return generation
-        yield Spoke()
+        yield Spoke((said.token,))
         inputs = model.embed(said.token)

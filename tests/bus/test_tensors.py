@@ -6,6 +6,7 @@ import msgpack
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -51,6 +52,26 @@ def test_infinities_of_a_float16_array_saturate_too():
     np.testing.assert_array_equal(unpack(pack(array, "float16")), [FLOAT16_LARGEST, -FLOAT16_LARGEST, 1.0])
 
 
+@given(anything_but_nan)
+def test_bfloat16_is_the_nearest_or_saturates_and_is_never_infinite(array):
+    back = unpack(over_the_wire(pack(array, "bfloat16")))
+    assert back.dtype == np.float32
+    expected = torch.from_numpy(array).to(torch.bfloat16)
+    largest = torch.finfo(torch.bfloat16).max
+    np.testing.assert_array_equal(back, expected.clamp(-largest, largest).float().numpy())
+    np.testing.assert_array_equal(unpack(pack(back, "bfloat16")), back)
+
+
+@given(hnp.arrays(np.int8, shapes))
+def test_int8_comes_back_bit_for_bit_and_floats_are_not_cut_to_it(array):
+    back = unpack(over_the_wire(pack(array, "int8")))
+    assert back.dtype == np.int8
+    np.testing.assert_array_equal(back, array)
+    with pytest.raises(MessageRefused) as refused:
+        pack(array.astype(np.float32), "int8")
+    assert refused.value.reason == "dtype"
+
+
 @given(float32_arrays)
 def test_msgpack_reads_and_writes_the_same_payload(array):
     payload = pack(array, "float32")
@@ -76,7 +97,7 @@ def test_other_memory_layouts_are_sent_in_c_order():
         pack(big_endian_half, "float16")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_nan_is_refused_by_the_sender(dtype):
     with pytest.raises(MessageRefused) as refused:
         pack(np.array([1.0, np.nan], dtype=np.float32), dtype)
@@ -111,7 +132,7 @@ def test_a_shape_that_is_not_the_data_s_is_refused(shape):
     assert refused.value.reason == "shape"
 
 
-@pytest.mark.parametrize("dtype", ["object", ">f4", "int8", "float64", "O"])
+@pytest.mark.parametrize("dtype", ["object", ">f4", "int16", "float64", "O"])
 def test_a_dtype_that_is_not_allowed_is_refused(dtype):
     message = packed({"dtype": dtype, "shape": [1], "data": bytes(8)})
     with pytest.raises(msgspec.ValidationError):

@@ -208,7 +208,7 @@ def test_a_request_is_computed_once_and_answered_as_often_as_it_comes(cut: Any) 
 
 def arrays_in(context: Context) -> list[Any]:
     """All hidden states and cached keys and values that a context holds, as they lie in memory."""
-    cache = [tensor for layer in context._stage._cache_layers for tensor in (layer.keys, layer.values)]
+    cache = [tensor for layer in context._stage.cache_layers for tensor in (layer.keys, layer.values)]
     return [*context._rows.values(), *(tensor.numpy() for tensor in cache)]
 
 

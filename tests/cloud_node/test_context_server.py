@@ -131,10 +131,10 @@ async def test_an_answer_of_cloud_tokens_is_the_unsplit_models(cloud: Any, edge:
             reply = await edge.ask(session, sent)
             assert isinstance(reply, TokenReply)
             assert (reply.session, reply.rollback, reply.up_to) == (session, 0, sent)
-            assert reply.token == cut.next_token(tokens)
+            assert reply.tokens[0] == cut.next_token(tokens)
             assert 0 < reply.confidence <= 1
             assert reply.energy_j == pytest.approx(60.0 * reply.compute_ms / 1000)
-            tokens.append(reply.token)
+            tokens.append(reply.tokens[0])
         edge.bus.post(topics.CONTEXT, CloseContext(session=session), node="cloud-1")
         assert (await edge.ask(session, sent)).reason == "unknown-session"
         assert server.gauges() == {"contexts": 0, "context_bytes": 0}
@@ -157,7 +157,7 @@ async def test_the_bundled_model_answers_as_in_full_mode(cloud: Any, edge: Edge)
                 position = own.positions_run
                 own.feed(inputs)
                 edge.send(session, to_float16(own.catch_up()[0]), position=position)
-                said.append((await edge.ask(session, own.positions_run)).token)
+                said.append((await edge.ask(session, own.positions_run)).tokens[0])
                 inputs = edge_side.encoder.embed(said[-1])
     assert tuple(said) == expected
 
@@ -181,7 +181,7 @@ async def test_what_is_missing_is_named_and_then_waited_for(cloud: Any, edge: Ed
         nack = await edge.ask(session, 16)
         assert nack == Nack(session=session, rollback=0, reason="missing", first=4, end=9)
         edge.send(session, hidden[4:9], position=4)
-        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+        assert (await edge.ask(session, 16)).tokens[0] == cut.next_token(SEQUENCE)
 
 
 async def test_a_request_waits_for_what_is_on_its_way_and_holds_up_nobody(cloud: Any, edge: Edge, cut: Any) -> None:
@@ -195,7 +195,7 @@ async def test_a_request_waits_for_what_is_on_its_way_and_holds_up_nobody(cloud:
         edge.send(early, hidden[8:], position=8)
         edge.send(early, hidden[:8])
         reply = await edge.hear()
-        assert (reply.session, reply.token) == (early, cut.next_token(SEQUENCE))
+        assert (reply.session, reply.tokens[0]) == (early, cut.next_token(SEQUENCE))
 
 
 async def test_a_repeated_request_is_answered_again_not_computed_again(cloud: Any, edge: Edge, cut: Any) -> None:
@@ -214,12 +214,12 @@ async def test_after_a_roll_back_the_other_continuation_is_answered(cloud: Any, 
         await edge.introduce()
         session = f"{edge.lease}.1"
         edge.send(session, cut.hidden(SEQUENCE))
-        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+        assert (await edge.ask(session, 16)).tokens[0] == cut.next_token(SEQUENCE)
         edge.send(session, cut.hidden(other)[10:], position=10, rollback=1, kept=10)
         edge.request(session, 16)  # of before the roll-back: nobody waits for it
         edge.send(session, cut.hidden(SEQUENCE)[10:], position=10)
         reply = await edge.ask(session, 13, rollback=1)
-        assert (reply.rollback, reply.token) == (1, cut.next_token(other))
+        assert (reply.rollback, reply.tokens[0]) == (1, cut.next_token(other))
         assert server.counters["requests.stale"] == server.counters["chunks.stale"] == 1
 
 
@@ -256,7 +256,7 @@ async def test_nothing_is_computed_for_a_request_whose_time_is_over(cloud: Any, 
         assert (await edge.hear()).reason == "too-late"
         assert (server.counters["tokens"], server.counters["nacks.too-late"]) == (0, 1)
         # The session is none the worse for it.
-        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+        assert (await edge.ask(session, 16)).tokens[0] == cut.next_token(SEQUENCE)
 
 
 async def test_requests_of_one_session_are_computed_one_at_a_time(cloud: Any, edge: Edge, cut: Any) -> None:
@@ -272,7 +272,7 @@ async def test_requests_of_one_session_are_computed_one_at_a_time(cloud: Any, ed
         computer.free.set()
         replies = [await edge.hear() for _ in range(3)]
         for reply in replies:
-            assert reply.token == cut.next_token(SEQUENCE[: reply.up_to])
+            assert reply.tokens[0] == cut.next_token(SEQUENCE[: reply.up_to])
         assert [reply.up_to for reply in replies] == [9, 12, 16]
         # 13 was asked for after 16, and comes to its turn when 16 was run: nobody waits for it.
         await until(lambda: server.counters["requests.overtaken"] == 1)
@@ -287,15 +287,15 @@ async def test_one_edges_context_is_never_served_to_another(
         await other.introduce()
         session = f"{edge.lease}.1"
         edge.send(session, cut.hidden(SEQUENCE))
-        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+        assert (await edge.ask(session, 16)).tokens[0] == cut.next_token(SEQUENCE)
         assert (await other.ask(session, 16)).reason == "unknown-session"
         other.send(session, cut.hidden(SEQUENCE[::-1]))
         other.bus.post(topics.CONTEXT, CloseContext(session=session), node="cloud-1")
         own = f"{other.lease}.1"
         other.send(own, cut.hidden(SEQUENCE[::-1]))
-        assert (await other.ask(own, 16)).token == cut.next_token(SEQUENCE[::-1])
+        assert (await other.ask(own, 16)).tokens[0] == cut.next_token(SEQUENCE[::-1])
         assert server.counters["chunks.refused.session"] == 1
-        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+        assert (await edge.ask(session, 16)).tokens[0] == cut.next_token(SEQUENCE)
 
 
 async def test_garbage_is_counted_and_the_session_goes_on(cloud: Any, edge: Edge, cut: Any) -> None:
@@ -308,7 +308,7 @@ async def test_garbage_is_counted_and_the_session_goes_on(cloud: Any, edge: Edge
         edge.send(absurd, np.ones((3, 32)), position=2**40)
         assert (await edge.hear()).reason == "too-large"
         assert (await edge.ask(session, 2**20)).reason == "too-large"
-        assert (await edge.ask(session, 16)).token == cut.next_token(SEQUENCE)
+        assert (await edge.ask(session, 16)).tokens[0] == cut.next_token(SEQUENCE)
         assert server.counters["chunks.refused.shape"] == server.counters["chunks.refused.session"] == 1
 
 
@@ -335,14 +335,14 @@ async def test_a_restarted_cloud_knows_no_session(cloud: Any, edge: Edge, cut: A
         await edge.introduce()
         before = f"{edge.lease}.1"
         edge.send(before, cut.hidden(SEQUENCE))
-        assert (await edge.ask(before, 16)).token == cut.next_token(SEQUENCE)
+        assert (await edge.ask(before, 16)).tokens[0] == cut.next_token(SEQUENCE)
     async with cloud():
         edge.send(before, cut.hidden(SEQUENCE))
         assert (await edge.ask(before, 16)).reason == "unknown-session"
         await edge.introduce()
         after = f"{edge.lease}.2"
         edge.send(after, cut.hidden(SEQUENCE))
-        assert (await edge.ask(after, 16)).token == cut.next_token(SEQUENCE)
+        assert (await edge.ask(after, 16)).tokens[0] == cut.next_token(SEQUENCE)
 
 
 async def test_a_cache_that_cannot_go_back_costs_its_own_session_only(
@@ -359,7 +359,7 @@ async def test_a_cache_that_cannot_go_back_costs_its_own_session_only(
         context = server.contexts.find("edge-x", session, 0.0)
         assert context is not None
         # A layer of another kind, as a model with linear attention has.
-        context._stage._cache_layers[0].__class__ = type("OtherLayer", (DynamicLayer,), {})
+        context._stage.cache_layers[0].__class__ = type("OtherLayer", (DynamicLayer,), {})
         edge.send(session, cut.hidden(SEQUENCE)[9:], position=9, rollback=1, kept=9)
         assert (await edge.ask(session, 16, rollback=1)).reason == "unknown-session"
-        assert (await edge.ask(other, 16)).token == cut.next_token(SEQUENCE)
+        assert (await edge.ask(other, 16)).tokens[0] == cut.next_token(SEQUENCE)

@@ -119,7 +119,7 @@ def test_silent_sessions_are_zeroed_after_their_time(cut: Any, manage: Any) -> N
     manager.take("edge-1", chunk(cut, f"{granted}.2", end=4), 0.0)
     silent = manager.find("edge-1", f"{granted}.1", 0.0)
     compute(cut, manager, silent, 16)
-    cache = [layer.keys for layer in silent._stage._cache_layers]
+    cache = [layer.keys for layer in silent._stage.cache_layers]
     manager.take("edge-1", chunk(cut, f"{granted}.2", position=4), 3.0)
     manager.expire(6.0)
     assert not any(keys.any() for keys in cache)

@@ -29,10 +29,12 @@ from roadside.bus.transport import Bus
 from roadside.edge_node.cloud_line import CloudLine
 from roadside.edge_node.cloud_session import BusCloudSession, CloudTerms, SessionSettings
 from roadside.models.companions import CloudLine as ExpectedByNodes
-from roadside.models.decoding import Ask, CloudToken, Upload
+from roadside.models.decoding import Ask, CloudReply, Upload
+from roadside.models.questions import Question
 
 TERMS = CloudTerms(model_hash="abc", first_exit_layer=2, hidden_size=8)
 EDGE = "edge-1"
+QUESTION = Question("why ?", ())
 
 
 class ScriptedCloud:
@@ -86,8 +88,9 @@ class ScriptedCloud:
             session=request.session,
             rollback=request.rollback,
             up_to=request.up_to,
-            token=request.up_to,
-            confidence=0.9,
+            tokens=(request.up_to,),
+            n_accepted=0,
+            confidences=(0.9,),
             queue_ms=0.0,
             compute_ms=1.0,
             energy_j=0.5,
@@ -127,18 +130,24 @@ async def until(condition: Callable[[], Any]) -> None:
 
 async def opened(line: CloudLine, deadline_s: float = 60.0) -> BusCloudSession:
     await until(lambda: line.available)
-    session = line.open(time.monotonic() + deadline_s)
+    session = line.open(time.monotonic() + deadline_s, QUESTION)
     assert session is not None
     return session
 
 
-def rows(first: int, count: int) -> np.ndarray[Any, np.dtype[np.float16]]:
-    return np.arange(first * 8, (first + count) * 8, dtype=np.float16).reshape(count, 8)
+def rows(first: int, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Small whole numbers, which float16 holds exactly."""
+    return np.arange(first * 8, (first + count) * 8, dtype=np.float32).reshape(count, 8)
 
 
-async def ask(session: BusCloudSession, up_to: int) -> CloudToken | None:
+def said(up_to: int) -> CloudReply:
+    """What the scripted cloud says."""
+    return CloudReply(up_to, (up_to,), 0, (0.9,))
+
+
+async def ask(session: BusCloudSession, up_to: int) -> CloudReply | None:
     """As a decoding does it: from the inference thread."""
-    await asyncio.to_thread(session.ask, Ask(up_to))
+    await asyncio.to_thread(session.send, Ask(up_to))
     return await asyncio.wait_for(session.reply(), 20)
 
 
@@ -146,16 +155,16 @@ async def test_it_is_what_a_node_expects(best_broker, fleet):
     async with line_on(best_broker.url, fleet) as line:
         assert isinstance(line, ExpectedByNodes)
         assert not line.available
-        assert line.open(time.monotonic() + 1) is None
+        assert line.open(time.monotonic() + 1, QUESTION) is None
 
 
 async def test_a_lease_then_context_up_and_a_token_down(broker, fleet):
     async with line_on(broker.url, fleet) as line, cloud_on(broker.url, fleet) as cloud:
         session = await opened(line)
-        await asyncio.to_thread(session.upload, Upload(0, rows(0, 5)))
-        assert await ask(session, 5) == CloudToken(5, 0.9)
-        await asyncio.to_thread(session.upload, Upload(5, rows(5, 1)))
-        assert await ask(session, 6) == CloudToken(6, 0.9)
+        await asyncio.to_thread(session.send, Upload(0, rows(0, 5)))
+        assert await ask(session, 5) == said(5)
+        await asyncio.to_thread(session.send, Upload(5, rows(5, 1)))
+        assert await ask(session, 6) == said(6)
         use = session.close()
         await until(lambda: cloud.of(CloseContext))
     (request,) = cloud.of(LeaseRequest)
@@ -175,8 +184,8 @@ async def test_large_context_goes_in_pieces(best_broker, fleet):
     settings = {"session": {"chunk_bytes": 1024}}
     async with line_on(best_broker.url, fleet, **settings) as line, cloud_on(best_broker.url, fleet) as cloud:
         session = await opened(line)
-        session.upload(Upload(0, rows(0, 200)))
-        assert await ask(session, 200) == CloudToken(200, 0.9)
+        session.send(Upload(0, rows(0, 200)))
+        assert await ask(session, 200) == said(200)
     chunks = cloud.of(ContextChunk)
     assert [chunk.position for chunk in chunks] == [0, 64, 128, 192]
     assert np.array_equal(np.concatenate([unpack(chunk.hidden) for chunk in chunks]), rows(0, 200))
@@ -192,8 +201,8 @@ async def test_what_is_missing_is_sent_again_and_asked_again(best_broker, fleet)
 
         cloud.answer = first_a_nack
         session = await opened(line)
-        session.upload(Upload(0, rows(0, 4)))
-        assert await ask(session, 4) == CloudToken(4, 0.9)
+        session.send(Upload(0, rows(0, 4)))
+        assert await ask(session, 4) == said(4)
         use = session.close()
     again = cloud.of(ContextChunk)[-1]
     assert again.position == 1
@@ -213,8 +222,8 @@ async def test_a_forgotten_session_goes_up_once_more_under_a_new_name(best_broke
 
         cloud.answer = forget_the_first
         session = await opened(line)
-        session.upload(Upload(0, rows(0, 4)))
-        assert await ask(session, 4) == CloudToken(4, 0.9)
+        session.send(Upload(0, rows(0, 4)))
+        assert await ask(session, 4) == said(4)
         assert not session.close().ended_alone
     by_session = [(chunk.session, chunk.position) for chunk in cloud.of(ContextChunk)]
     assert len(forgotten) == 2
@@ -227,7 +236,7 @@ async def test_a_cloud_that_cannot_help_is_not_asked_again(best_broker, fleet, r
     async with line_on(best_broker.url, fleet) as line, cloud_on(best_broker.url, fleet) as cloud:
         cloud.answer = lambda request: Nack(session=request.session, rollback=0, reason=reason)
         session = await opened(line)
-        session.upload(Upload(0, rows(0, 4)))
+        session.send(Upload(0, rows(0, 4)))
         assert await ask(session, 4) is None
         assert session.close().ended_alone
         assert line.available, "that was this answer's trouble, not the cloud's"
@@ -237,7 +246,7 @@ async def test_a_cloud_that_has_forgotten_the_lease_is_asked_for_a_new_one(best_
     async with line_on(best_broker.url, fleet) as line, cloud_on(best_broker.url, fleet) as cloud:
         cloud.answer = lambda request: Nack(session=request.session, rollback=0, reason="unknown-session")
         session = await opened(line)
-        session.upload(Upload(0, rows(0, 1)))
+        session.send(Upload(0, rows(0, 1)))
         assert await ask(session, 1) is None
         session.close()
         assert not line.available
@@ -252,7 +261,7 @@ async def test_a_silent_cloud_is_given_up_after_the_time_limit_and_passed_over(b
     async with line_on(best_broker.url, fleet, **settings) as line, cloud_on(best_broker.url, fleet) as cloud:
         cloud.answer = lambda request: None
         session = await opened(line)
-        session.upload(Upload(0, rows(0, 4)))
+        session.send(Upload(0, rows(0, 4)))
         assert await ask(session, 4) is None
         assert len(cloud.of(InferRequest)) == 2, "asked once more in case the first was lost"
         assert session.close().ended_alone
@@ -265,12 +274,12 @@ async def test_the_time_limit_leaves_the_edge_time_to_end_alone(best_broker, fle
     async with line_on(best_broker.url, fleet) as line, cloud_on(best_broker.url, fleet) as cloud:
         cloud.answer = lambda request: None
         session = await opened(line, deadline_s=0.4)
-        session.upload(Upload(0, rows(0, 1)))
+        session.send(Upload(0, rows(0, 1)))
         before_s = time.monotonic()
         assert await ask(session, 1) is None
         assert cloud.of(InferRequest)[0].remaining_ms <= 200
         assert time.monotonic() >= before_s + 0.1
-        late = line.open(time.monotonic() - 1) if line.available else None
+        late = line.open(time.monotonic() - 1, QUESTION) if line.available else None
         assert late is None or await ask(late, 1) is None
 
 
@@ -278,8 +287,8 @@ async def test_a_dying_cloud_is_known_at_once(best_broker, fleet):
     async with line_on(best_broker.url, fleet) as line, cloud_on(best_broker.url, fleet) as cloud:
         cloud.answer = lambda request: None
         session = await opened(line)
-        session.upload(Upload(0, rows(0, 1)))
-        session.ask(Ask(1))
+        session.send(Upload(0, rows(0, 1)))
+        session.send(Ask(1))
         await until(lambda: cloud.of(InferRequest))
         cloud.announce(alive=False)
         assert await asyncio.wait_for(session.reply(), 20) is None
@@ -326,8 +335,8 @@ async def test_the_least_busy_cloud_is_asked_and_a_preferred_one_alone(best_brok
     ):
         await until(lambda: len(line._clouds) == 2 and all(c.lease for c in line._clouds.values()))
         session = await opened(line)
-        session.upload(Upload(0, rows(0, 1)))
-        assert await ask(session, 1) == CloudToken(1, 0.9)
+        session.send(Upload(0, rows(0, 1)))
+        assert await ask(session, 1) == said(1)
         assert free.of(InferRequest)
         assert session.close().cloud == "cloud-free"
     async with line_on(url, fleet, preferred="cloud-busy") as line, cloud_on(url, fleet, "cloud-free"):
@@ -338,8 +347,8 @@ async def test_the_least_busy_cloud_is_asked_and_a_preferred_one_alone(best_brok
 async def test_replies_that_nobody_waits_for_are_counted(best_broker, fleet):
     async with line_on(best_broker.url, fleet) as line, cloud_on(best_broker.url, fleet) as cloud:
         session = await opened(line)
-        session.upload(Upload(0, rows(0, 2)))
-        assert await ask(session, 2) == CloudToken(2, 0.9)
+        session.send(Upload(0, rows(0, 2)))
+        assert await ask(session, 2) == said(2)
         stranger = InferRequest(session="lease.999", rollback=0, up_to=2, remaining_ms=1.0)
         repeated = InferRequest(session=session.name, rollback=0, up_to=2, remaining_ms=1.0)
         for request in (stranger, repeated):

@@ -11,10 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from roadside.models.answering import CloudAnswerer, EdgeAnswerer, cloud_answerer, edge_answerer
-from roadside.models.decoding import Ask, CloudToken, Drafted, Generation, Limits, Steps, Upload, Wait, to_the_end
+from roadside.models.decoding import Ask, CloudReply, Drafted, Generation, Limits, Steps, Upload, Wait, to_the_end
 from roadside.models.exits import most_likely
 from roadside.models.modes import ce, full, standalone
-from roadside.models.precision import to_float32
+from roadside.models.modes.sharing import Sharing
+from roadside.models.partitions import EncodedPrompt
+from roadside.models.precision import to_float16, to_float32
 from roadside.models.questions import Question
 
 NEVER_SURE = (1.1, 1.1)
@@ -48,12 +50,13 @@ class Cloud:
             reply = None
             match event:
                 case Upload():
-                    assert event.hidden.dtype == np.float16
+                    assert event.hidden.dtype == np.float32
                     assert event.position == self.positions, "each position goes up once, in order"
                     assert self.questions <= self.answers_until_silent, "nothing goes up to a cloud that was silent"
                     self.positions += len(event.hidden)
-                    self.bytes_up += event.hidden.nbytes
-                    session.feed(to_float32(event.hidden)[None])
+                    hidden = to_float16(torch.from_numpy(event.hidden))
+                    self.bytes_up += hidden.nbytes
+                    session.feed(to_float32(hidden)[None])
                 case Ask():
                     assert event.up_to == self.positions
                     asked = event.up_to
@@ -62,7 +65,8 @@ class Cloud:
                     self.drafts.append(event)
                 case Wait() if self.questions <= self.answers_until_silent:
                     assert asked == self.positions
-                    reply = CloudToken(*most_likely(self.answerer.whole.head(session.catch_up()[:, -1])))
+                    token, confidence = most_likely(self.answerer.whole.head(session.catch_up()[:, -1]))
+                    reply = CloudReply(asked, (token,), 0, (confidence,))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,7 @@ def whole(tiny_folder: Path) -> CloudAnswerer:
 
 
 @pytest.fixture(scope="module")
-def prompt(edge: EdgeAnswerer, frame: bytes) -> torch.Tensor:
+def prompt(edge: EdgeAnswerer, frame: bytes) -> EncodedPrompt:
     return edge.encode(Question(QUESTION.prompt, (frame,), QUESTION.telemetry))
 
 
@@ -87,7 +91,7 @@ def limits(thresholds: tuple[float, ...]) -> Limits:
 @pytest.mark.parametrize("draft", [True, False])
 def test_above_one_it_is_the_unsplit_model_token_by_token(edge, whole, prompt, draft):
     cloud = Cloud(whole)
-    together = cloud.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE), draft=draft))
+    together = cloud.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE), Sharing(draft=draft)))
     expected = to_the_end(full.decode(whole.whole, prompt, limits(())))
     assert together.tokens == expected.tokens
     assert set(together.made_by) == {"full"}
@@ -101,7 +105,7 @@ def test_what_goes_up_is_every_position_that_was_fed_once(edge, whole, prompt, t
     cloud = Cloud(whole)
     generation = cloud.talk(ce.decode(edge.partition, prompt, limits(thresholds)))
     # A last token is never fed back.
-    assert cloud.positions == prompt.shape[1] + len(generation.tokens) - 1
+    assert cloud.positions == prompt.positions + len(generation.tokens) - 1
     assert cloud.bytes_up == cloud.positions * edge.partition.first.hidden_size * 2
 
 
@@ -118,7 +122,7 @@ def test_a_silent_cloud_leaves_the_edge_to_end_alone(edge, whole, prompt, answer
     """Whatever the cloud said until then stands, and from there on the edge speaks as it would by itself."""
     thresholds = (threshold, threshold)
     cloud = Cloud(whole, answers_until_silent=answers_until_silent)
-    generation = cloud.talk(ce.decode(edge.partition, prompt, limits(thresholds), draft=draft))
+    generation = cloud.talk(ce.decode(edge.partition, prompt, limits(thresholds), Sharing(draft=draft)))
     by_cloud = generation.made_by.count("full")
     assert by_cloud <= answers_until_silent
     assert cloud.questions <= answers_until_silent + 1
@@ -131,7 +135,7 @@ def test_a_silent_cloud_leaves_the_edge_to_end_alone(edge, whole, prompt, answer
 def test_the_draft_is_the_edge_s_own_answer_and_changes_nothing(edge, whole, prompt):
     cloud, without = Cloud(whole), Cloud(whole)
     generation = cloud.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE)))
-    assert generation == without.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE), draft=False))
+    assert generation == without.talk(ce.decode(edge.partition, prompt, limits(NEVER_SURE), Sharing(draft=False)))
     (draft,) = cloud.drafts
     alone = to_the_end(standalone.decode(edge.partition, prompt, limits(NEVER_SURE)))
     assert list(draft.tokens) == alone.tokens

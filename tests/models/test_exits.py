@@ -50,9 +50,12 @@ def test_the_second_exit_alone_is_a_shallow_model(tiny_folder: Path, frame: byte
     assert set(spoken.made_by) == {"exit2"}
 
     model = checkpoints.load(tiny_folder).model
-    inputs = answerer.reader.read(Question("describe the scene .", (frame,)))
+    question = Question("describe the scene .", (frame,))
+    inputs = answerer.reader.read(question)
     embedding = decoder_of(model).embed_tokens
-    embeddings = torch.cat([answerer.encoder.encode(inputs), embedding(torch.tensor([spoken.tokens[:-1]]))], 1)
+    prompt = answerer.encode(question).inputs()
+    assert isinstance(prompt, torch.Tensor)
+    embeddings = torch.cat([prompt, embedding(torch.tensor([spoken.tokens[:-1]]))], 1)
     with torch.inference_mode():
         whole = decoder_of(model)(inputs_embeds=embeddings, output_hidden_states=True, use_cache=False)
         logits = answerer.partition.exits.heads[1](whole.hidden_states[4][:, inputs["input_ids"].shape[1] - 1 :])
@@ -66,7 +69,7 @@ def test_skipping_the_second_stage_changes_nothing_it_says_later(tiny_folder: Pa
     lazy_then_asked = generate(answerer, frame, (sorted(lazy.confidences)[2], 0.0))
     edge = answerer.partition
     first, second = edge.first.session(), edge.second.session()
-    hidden = answerer.encode(Question("describe the scene .", (frame,)))
+    hidden = answerer.encode(Question("describe the scene .", (frame,))).inputs()
     for token, speaker in zip(lazy_then_asked.tokens, lazy_then_asked.made_by, strict=True):
         first.feed(hidden)
         after_first = first.catch_up()

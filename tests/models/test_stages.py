@@ -201,7 +201,7 @@ def test_a_cache_that_cannot_forget_says_so() -> None:
     session = Stage(decoder_of(make("llama")), 0, 3).session()
     session.feed(torch.randn(1, 4, 32))
     session.catch_up()
-    session._cache_layers[1] = LinearAttentionLayer()
+    session.cache_layers[1] = LinearAttentionLayer()
     with pytest.raises(SplitError, match="rolled back"):
         session.roll_back(2)
 
@@ -219,7 +219,7 @@ def test_a_freed_session_is_zeroed_and_empty() -> None:
     session.roll_back(4)
     again = first.clone()
     session.feed(second)
-    held = [tensor for layer in session._cache_layers for tensor in (layer.keys, layer.values)]
+    held = [tensor for layer in session.cache_layers for tensor in (layer.keys, layer.values)]
     whole = [torch.empty(0).set_(tensor.untyped_storage()) for tensor in held]
     assert all(float(tensor.abs().max()) > 0 for tensor in whole)
 

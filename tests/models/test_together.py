@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from roadside.models.answering import CloudAnswerer, EdgeAnswerer, cloud_answerer, edge_answerer
 from roadside.models.decoding import to_the_end
+from roadside.models.local_cloud import LocalCloud
 from roadside.models.questions import Question, answer_at_once
 from roadside.models.together import decode_together
 
@@ -27,7 +28,7 @@ def question(frame: bytes, *thresholds: float) -> Question:
 
 def test_above_one_it_says_what_the_whole_model_says(edge, cloud, frame):
     asked = question(frame, 1.1, 1.1)
-    together = decode_together(edge.begin(asked, "edge+cloud"), cloud.whole)
+    together = decode_together(edge.begin(asked, "edge+cloud"), LocalCloud(cloud.whole))
     whole = answer_at_once(cloud, asked)
     assert together.result.tokens == whole.tokens
     assert together.result.text == whole.text
@@ -37,15 +38,15 @@ def test_above_one_it_says_what_the_whole_model_says(edge, cloud, frame):
 def test_what_went_up_is_counted(edge, cloud, frame):
     asked = question(frame, 1.1, 1.1)
     prompt = edge.encode(asked)
-    together = decode_together(edge.decode(asked, "edge+cloud", prompt), cloud.whole)
+    together = decode_together(edge.decode(asked, "edge+cloud", prompt), LocalCloud(cloud.whole))
     # The last token is never fed back.
-    assert together.positions == prompt.shape[1] + len(together.result.tokens) - 1
+    assert together.positions == prompt.positions + len(together.result.tokens) - 1
     assert together.bytes_up == 2 * edge.partition.first.hidden_size * together.positions
 
 
 def test_an_edge_that_is_sure_asks_for_nothing(edge, cloud, frame):
     asked = question(frame, 0.0, 0.0)
     prompt = edge.encode(asked)
-    together = decode_together(edge.decode(asked, "edge+cloud", prompt), cloud.whole)
+    together = decode_together(edge.decode(asked, "edge+cloud", prompt), LocalCloud(cloud.whole))
     assert together.cloud_requests == 0
     assert together.result == to_the_end(edge.decode(asked, "edge", prompt))

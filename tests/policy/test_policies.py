@@ -2,46 +2,76 @@
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from roadside.bus.errors import ConfigurationError
-from roadside.bus.messages import Candidate
+from roadside.bus.messages import Decision, Outcome, Timing, Truth
+from roadside.bus.places import Place
 from roadside.policy.base import Choice
-from roadside.policy.candidates import FEATURES, TaskFacts
+from roadside.policy.candidates import Candidates
+from roadside.policy.experience import Knobs, experience_of
+from roadside.policy.features import FEATURES, TaskFacts
 from roadside.policy.guard import Guard
 from roadside.policy.registry import PolicyOptions, make_policy, policy_names
+from roadside.policy.utility import UtilityModel
 
-TASK = TaskFacts(kind="explain", deadline_ms=2000, remaining_ms=2000, qos_floor=0.6, upload_bytes=10_000)
+TASK = TaskFacts(kind="explain", deadline_ms=2000, remaining_ms=2000, qos_floor=0.6, upload_bytes=10_000, tokens=32)
 
 
-def row(node: str, place: str, *, utility: float = 0.5, latency_ms: float = 100.0, masked: str = "") -> Candidate:
-    features = tuple(utility if name == "utility" else 0.0 for name in FEATURES)
-    return Candidate(
-        node=node,
-        place=place,  # pyright: ignore[reportArgumentType]
-        score=0.0,
-        latency_ms=latency_ms,
-        energy_j=1.0,
-        quality=0.9,
-        masked=masked,
+@dataclass(frozen=True)
+class Row:
+    """One row of a table that is made by hand."""
+
+    node: str
+    place: Place
+    utility: float = 0.5
+    latency_ms: float = 100.0
+    masked: str = ""
+
+
+def table(*rows: Row) -> Candidates:
+    features = np.zeros((len(rows), len(FEATURES)), np.float32)
+    features[:, FEATURES.index("utility")] = [row.utility for row in rows]
+    ones = np.ones(len(rows))
+    return Candidates(
+        nodes=tuple(row.node for row in rows),
+        places=tuple(row.place for row in rows),
+        masked=tuple(row.masked for row in rows),
         features=features,
+        latency_ms=np.array([row.latency_ms for row in rows]),
+        upload_ms=ones,
+        network_ms=ones,
+        wait_ms=ones,
+        service_ms=ones,
+        energy_j=ones,
+        quality=0.9 * ones,
+        utility=np.array([row.utility for row in rows]),
+        in_flight=0 * ones,
+        slots=ones,
     )
 
 
-VEHICLE = row("vehicle-1", "vehicle", masked="below-floor", latency_ms=0.0)
+VEHICLE = Row("vehicle-1", "vehicle", masked="below-floor", latency_ms=0.0)
 FLEET = [
     VEHICLE,
-    row("edge-1", "edge", utility=0.6, latency_ms=60),
-    row("edge-2", "edge", utility=0.7, latency_ms=50),
-    row("cloud-1", "cloud", utility=0.8, latency_ms=90),
+    Row("edge-1", "edge", utility=0.6, latency_ms=60),
+    Row("edge-2", "edge", utility=0.7, latency_ms=50),
+    Row("cloud-1", "cloud", utility=0.8, latency_ms=90),
 ]
 
 
 def guard(name: str, **options) -> Guard:
     return Guard(make_policy(name, PolicyOptions(**options)), decision_budget_ms=math.inf)
+
+
+def decide(guard: Guard, fleet: list[Row]) -> Decision:
+    return guard.decide(TASK, table(*fleet), now_s=0.0)
 
 
 class Scripted:
@@ -53,12 +83,12 @@ class Scripted:
     def __init__(self, says: Any) -> None:
         self.says = says
 
-    def decide(self, task, candidates, allowed) -> Choice:
+    def decide(self, task, candidates, allowed, now_s) -> Choice:
         if isinstance(self.says, Exception):
             raise self.says
         return self.says
 
-    def observe(self, outcome):
+    def observe(self, experience) -> None:
         raise ValueError("cannot learn")
 
     def state_dict(self):
@@ -66,29 +96,29 @@ class Scripted:
 
 
 def test_greedy_takes_the_highest_utility():
-    decision = guard("greedy-utility").decide(TASK, FLEET)
+    decision = decide(guard("greedy-utility"), FLEET)
     assert decision.candidates[decision.chosen].node == "cloud-1"
     assert [candidate.score for candidate in decision.candidates][1:] == [0.6, 0.7, 0.8]
 
 
 @pytest.mark.parametrize(("place", "node"), [("vehicle", "vehicle-1"), ("edge", "edge-2"), ("cloud", "cloud-1")])
 def test_static_goes_to_its_place_and_ignores_floors(place, node):
-    decision = guard("static", place=place).decide(TASK, FLEET)
+    decision = decide(guard("static", place=place), FLEET)
     assert decision.candidates[decision.chosen].node == node
 
 
 def test_a_node_with_two_places_is_asked_for_the_one_that_is_meant():
-    fleet = [*FLEET, row("edge-1", "edge+cloud", latency_ms=120.0), row("edge-2", "edge+cloud", masked="refused")]
-    decision = guard("static", place="edge+cloud").decide(TASK, fleet)
+    fleet = [*FLEET, Row("edge-1", "edge+cloud", latency_ms=120.0), Row("edge-2", "edge+cloud", masked="refused")]
+    decision = decide(guard("static", place="edge+cloud"), fleet)
     chosen = decision.candidates[decision.chosen]
     assert (chosen.node, chosen.place) == ("edge-1", "edge+cloud")
-    drawn = Counter(fleet[guard("random", seed=seed).decide(TASK, fleet).chosen].place for seed in range(200))
+    drawn = Counter(fleet[decide(guard("random", seed=seed), fleet).chosen].place for seed in range(200))
     assert drawn.keys() == {"vehicle", "edge", "edge+cloud", "cloud"}
 
 
 def test_static_without_a_living_node_of_its_place_takes_what_is_left_and_says_so():
-    fleet = [VEHICLE, row("edge-1", "edge"), row("cloud-1", "cloud", masked="dead")]
-    decision = guard("static", place="cloud").decide(TASK, fleet)
+    fleet = [VEHICLE, Row("edge-1", "edge"), Row("cloud-1", "cloud", masked="dead")]
+    decision = decide(guard("static", place="cloud"), fleet)
     assert decision.candidates[decision.chosen].node in ("vehicle-1", "edge-1")
     assert decision.reason == "no cloud to be had"
 
@@ -100,14 +130,14 @@ def test_static_without_a_place_says_what_is_missing():
 
 def test_random_visits_every_place_evenly_and_repeats_with_its_seed():
     first, second = guard("random", seed=3), guard("random", seed=3)
-    drawn = [first.decide(TASK, FLEET).chosen for _ in range(3000)]
-    assert drawn == [second.decide(TASK, FLEET).chosen for _ in range(3000)]
+    drawn = [decide(first, FLEET).chosen for _ in range(3000)]
+    assert drawn == [decide(second, FLEET).chosen for _ in range(3000)]
     places = Counter(FLEET[index].place for index in drawn)
     assert all(900 < places[place] < 1100 for place in ("vehicle", "edge", "cloud"))
 
 
 def test_random_states_the_probability_of_its_choice():
-    decision = guard("random", seed=1).decide(TASK, FLEET)
+    decision = decide(guard("random", seed=1), FLEET)
     expected = {"vehicle": 1 / 3, "edge": 1 / 6, "cloud": 1 / 3}[FLEET[decision.chosen].place]
     assert decision.propensity == pytest.approx(expected)
 
@@ -126,8 +156,8 @@ masks = st.sampled_from(["", "dead", "silent", "refused", "below-floor"])
 
 @given(name=st.sampled_from(policy_names()), masked=st.lists(masks, max_size=8), seed=st.integers(0, 99))
 def test_no_policy_gets_past_a_hard_mask(name, masked, seed):
-    fleet = [VEHICLE, *(row(f"edge-{i}", "edge", utility=i / 10, masked=why) for i, why in enumerate(masked))]
-    decision = guard(name, seed=seed, place="edge" if name == "static" else None).decide(TASK, fleet)
+    fleet = [VEHICLE, *(Row(f"edge-{i}", "edge", utility=i / 10, masked=why) for i, why in enumerate(masked))]
+    decision = decide(guard(name, seed=seed, place="edge" if name == "static" else None), fleet)
     assert fleet[decision.chosen].masked in ("", "below-floor")
     if name == "greedy-utility" and "" in masked:
         assert fleet[decision.chosen].masked == "", "the floor holds while something above it is left"
@@ -135,8 +165,8 @@ def test_no_policy_gets_past_a_hard_mask(name, masked, seed):
 
 @given(masked=st.lists(st.sampled_from(["dead", "silent", "refused"]), max_size=8))
 def test_the_vehicle_is_what_remains(masked):
-    fleet = [VEHICLE, *(row(f"edge-{i}", "edge", masked=why) for i, why in enumerate(masked))]
-    assert guard("greedy-utility").decide(TASK, fleet).chosen == 0
+    fleet = [VEHICLE, *(Row(f"edge-{i}", "edge", masked=why) for i, why in enumerate(masked))]
+    assert decide(guard("greedy-utility"), fleet).chosen == 0
 
 
 @pytest.mark.parametrize(
@@ -147,11 +177,13 @@ def test_the_vehicle_is_what_remains(masked):
         (Choice(99, (1.0, 1.0, 1.0, 1.0), 1.0, "nowhere"), "masked choice"),
         (Choice(1, (1.0, float("nan"), 1.0, 1.0), 1.0, "not a number"), "bad scores"),
         (Choice(1, (1.0,), 1.0, "too few"), "bad scores"),
+        (Choice(1, (1.0, 1.0, 1.0, 1.0), 1.0, "no picture", Knobs(frame_scale=0.0)), "bad knobs"),
+        (Choice(1, (1.0, 1.0, 1.0, 1.0), 1.0, "no number", Knobs(exit_threshold=math.nan)), "bad knobs"),
     ],
 )
 def test_the_guard_overrules_a_policy_that_cannot_be_trusted(says, why):
     watched = Guard(Scripted(says), decision_budget_ms=math.inf)
-    decision = watched.decide(TASK, FLEET)
+    decision = decide(watched, FLEET)
     assert decision.candidates[decision.chosen].node == "cloud-1", "plain greedy answers instead"
     assert decision.reason.startswith(f"guard ({why})")
     assert watched.counters == {why: 1}
@@ -159,10 +191,99 @@ def test_the_guard_overrules_a_policy_that_cannot_be_trusted(says, why):
 
 def test_the_guard_overrules_a_policy_that_spends_the_time_budget():
     watched = Guard(Scripted(Choice(1, (1.0, 1.0, 1.0, 1.0), 1.0, "late")), decision_budget_ms=0.0)
-    assert watched.decide(TASK, FLEET).reason.startswith("guard (too slow)")
+    assert decide(watched, FLEET).reason.startswith("guard (too slow)")
+
+
+def test_the_guard_overrules_a_policy_that_was_trained_on_something_else():
+    says = Choice(1, (1.0, 1.0, 1.0, 1.0), 1.0, "trained")
+    trained = Scripted(says)
+    utility = FEATURES.index("utility")
+    lowest, highest = np.full(len(FEATURES), -10.0), np.full(len(FEATURES), 10.0)
+    trained.feature_range = np.array([lowest, highest])  # pyright: ignore[reportAttributeAccessIssue]
+    assert decide(Guard(trained, decision_budget_ms=math.inf), FLEET).reason == "trained"
+    highest[utility] = 0.75
+    trained.feature_range = np.array([lowest, highest])  # pyright: ignore[reportAttributeAccessIssue]
+    watched = Guard(trained, decision_budget_ms=math.inf)
+    assert decide(watched, FLEET).reason.startswith("guard (untrained)")
+    without_cloud = [*FLEET[:3], Row("cloud-1", "cloud", utility=0.8, masked="dead")]
+    assert decide(watched, without_cloud).reason == "trained", "what may not be taken need not be known"
+
+
+def test_knobs_and_features_travel_with_the_decision():
+    choice = Choice(1, (0.0, 3.0, 2.0, 1.0), 0.5, "turned down", Knobs(exit_threshold=0.7, frame_scale=0.5))
+    decision = decide(Guard(Scripted(choice), decision_budget_ms=math.inf), FLEET)
+    assert (decision.exit_threshold, decision.frame_scale) == (0.7, 0.5)
+    assert [row.score for row in decision.candidates] == [0.0, 3.0, 2.0, 1.0]
+    assert np.array([row.features for row in decision.candidates]) == pytest.approx(table(*FLEET).features)
+
+
+class Listening(Scripted):
+    def __init__(self) -> None:
+        super().__init__(Choice(3, (0.0, 0.0, 0.0, 1.0), 0.5, "to learn"))
+        self.heard: list[Any] = []
+
+    def observe(self, experience):
+        self.heard.append(experience)
+
+
+def outcome(decision: Decision | None, **changes: Any) -> Outcome:
+    plain = Outcome(
+        task_id="vehicle-1-00001",
+        kind="explain",
+        state="result",
+        reason="",
+        text="the car stops .",
+        created_at_s=1000.0,
+        deadline_ms=2000.0,
+        requested="cloud",
+        place="cloud",
+        node="cloud-1",
+        mode="full",
+        accepted=True,
+        attempts=1,
+        latency_ms=500.0,
+        first_answer_ms=500.0,
+        network_ms=20.0,
+        timing=Timing(),
+        energy_j=10.0,
+        energy_method="modelled",
+        clip="",
+        moment_s=0.0,
+        decision=decision,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "in_time", "right", "utility"),
+    [
+        ({}, True, 0.9, 0.9 - 0.25 * 0.25 - 0.15 * 0.2),
+        ({"truth": Truth("", "", True, False)}, True, 0.0, -0.25 * 0.25 - 0.15 * 0.2),
+        ({"truth": Truth("", "", None, True)}, True, 1.0, 1 - 0.25 * 0.25 - 0.15 * 0.2),
+        # The narrator spoke just before the deadline: the chosen place has answered nothing.
+        ({"state": "fallback", "latency_ms": 1975.0}, False, 0.0, -0.25 * 1975 / 2000 - 0.15 * 0.2),
+    ],
+)
+def test_a_policy_learns_from_what_became_of_its_decision(changes, in_time, right, utility):
+    policy = Listening()
+    watched = Guard(policy, decision_budget_ms=math.inf)
+    watched.observe(outcome(decide(watched, FLEET), **changes))
+    (heard,) = policy.heard
+    assert (heard.chosen, heard.node, heard.place, heard.propensity) == (3, "cloud-1", "cloud", 0.5)
+    assert heard.features == pytest.approx(table(*FLEET).features)
+    assert heard.allowed.tolist() == [False, True, True, True]
+    assert (heard.in_time, heard.right) == (in_time, right)
+    assert heard.utility == pytest.approx(utility)
+
+
+def test_nothing_is_learnt_from_a_task_without_a_decision_or_with_features_of_another_version():
+    decision = decide(guard("greedy-utility"), FLEET)
+    foreign = tuple(msgspec.structs.replace(row, features=(1.0, 2.0)) for row in decision.candidates)
+    assert experience_of(outcome(None), UtilityModel()) is None
+    assert experience_of(outcome(msgspec.structs.replace(decision, candidates=foreign)), UtilityModel()) is None
 
 
 def test_a_policy_that_fails_to_learn_does_not_stop_the_vehicle():
     watched = Guard(Scripted(RuntimeError("broken")))
-    watched.observe(None)  # pyright: ignore[reportArgumentType]
+    watched.observe(outcome(decide(guard("greedy-utility"), FLEET)))
     assert watched.counters == {"observe failed": 1}

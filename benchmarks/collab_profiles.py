@@ -1,0 +1,50 @@
+"""What computing costs on the virtual clock: the paper's timings, or this machine's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one call: milliseconds for the call, and for each position that it runs."""
+
+    call_ms: float
+    position_ms: float = 0.0
+
+    def of(self, positions: int) -> float:
+        """Milliseconds; a call over nothing is not made."""
+        return self.call_ms + self.position_ms * positions if positions else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one token costs in each part of a model, and how wide the hidden states are that travel between them.
+
+    prompt: making a prompt's embeddings, and whatever its positions cost on top of a stage's call.
+    first, second: the edge's layers up to its first exit, and from there to its second, heads included.
+    rest: the layers behind the first exit, head included; whole: all layers.
+    """
+
+    name: str
+    hidden_size: int
+    prompt: Cost
+    first: Cost
+    second: Cost
+    rest: Cost
+    whole: Cost
+
+
+# CE-CoLLM, Table I: a LLaMA of 7B with exits after 8 and 16 of 32 layers, edge and cloud with an A100 each. The whole
+# model took 37 ms a token, of which half its layers cost the edge 20 and the upper three quarters the cloud 28. A batch
+# of some positions costs what one does, for the weights have to be read once; a prompt costs half a millisecond for
+# each of its positions, wherever it is read first.
+PAPER = Profile(
+    name="paper",
+    hidden_size=4096,
+    prompt=Cost(0.0, 0.5),
+    first=Cost(10.0),
+    second=Cost(10.0),
+    rest=Cost(28.0),
+    whole=Cost(37.0),
+)
