@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..bus.errors import ConfigurationError, LogError
 from ..datasets.baselines import Baseline, Nearest, constant, human_pairs, narrator, telemetry_rule
 from ..datasets.caption_files import Generated, read_generated
 from ..datasets.caption_table import PARTS, columns_of, score_row
+from ..datasets.captions import Caption
 from ..datasets.drivelog import DriveLog
 from ..datasets.evaluation_scenes import (
     EvaluationScene,
@@ -71,26 +72,47 @@ class Scoreboard:
     findings: Findings
 
 
+class Outside(Protocol):
+    """A model that is not in this process. name: of the model and where it is."""
+
+    @property
+    def name(self) -> str: ...
+
+    def answers(
+        self, scenes: Iterable[EvaluationScene], findings: Findings, advance: Advance
+    ) -> list[tuple[EvaluationScene, str]]:
+        """What it says to the explain question about each scene; those that it refuses are counted and left out."""
+        ...
+
+
 def _no_bar(name: str, total: int | None) -> AbstractContextManager[Advance]:
     del name, total
     return nullcontext(lambda done: None)
 
 
-def evaluate(options: EvaluationOptions, stage: Stage = _no_bar) -> Scoreboard:
-    """Score a model, or captions, with the baselines. Raises ConfigurationError for what cannot be scored."""
+def evaluate(options: EvaluationOptions, stage: Stage = _no_bar, outside: Outside | None = None) -> Scoreboard:
+    """Score a model, or captions, with the baselines. outside: instead of a model in this process.
+
+    Raises ConfigurationError for what cannot be scored.
+    """
+    if outside is not None and (options.thetas or options.captions):
+        raise ConfigurationError("a server has no exit thresholds, and captions need no server: leave one of them out")
     with Meteor() if options.meteor else nullcontext() as meteor:
-        evaluation = _Evaluation(options, stage, meteor)
+        evaluation = _Evaluation(options, stage, meteor, outside)
         return Scoreboard(evaluation.report(), evaluation.findings)
 
 
 class _Evaluation:
     """One evaluation, from its options to its report."""
 
-    def __init__(self, options: EvaluationOptions, stage: Stage, meteor: Meteor | None) -> None:
+    def __init__(
+        self, options: EvaluationOptions, stage: Stage, meteor: Meteor | None, outside: Outside | None
+    ) -> None:
         self.findings = Findings()
         self._options = options
         self._stage = stage
         self._meteor = meteor
+        self._outside = outside
 
     def report(self) -> dict[str, Any]:
         options = self._options
@@ -99,7 +121,7 @@ class _Evaluation:
         if options.data is None:
             return self._of_rendered_scenes()
         if is_rag_driver(options.data):
-            if options.model is not None or options.thetas:
+            if options.model is not None or options.thetas or self._outside is not None:
                 raise LogError(f"{options.data} holds captions and no pictures: a model needs a log with videos")
             return self._of_baselines(rag_driver_references(options.data)[: options.limit])
         return self._of_log(DriveLog.open(options.data))
@@ -107,7 +129,8 @@ class _Evaluation:
     def _of_rendered_scenes(self) -> dict[str, Any]:
         options = self._options
         count = options.limit or options.scenes
-        hidden = max(1, count // 4)
+        # A server is shown single frames, as cloud nodes show them.
+        hidden = max(1, count // 4) if self._outside is None else 0
         model, references, rows = self._run_model(
             rendered_scenes(count, processes=options.processes),
             count + hidden,
@@ -122,7 +145,7 @@ class _Evaluation:
         with self._stage("reading annotations", None):
             references = log_references(log, options.split, self.findings, options.limit)
             training = self._training_references(log)
-        if options.model is None and not options.thetas and not log.video_paths:
+        if options.model is None and self._outside is None and not options.thetas and not log.video_paths:
             self.findings.add(MISSING, str(log.folder / "videos"), len(references))
             return self._of_baselines(references, training, log)
         scenes = log_scenes(log, references, self.findings)
@@ -157,6 +180,8 @@ class _Evaluation:
         self, scenes: Iterable[EvaluationScene], count: int, obscured: Iterable[EvaluationScene] = ()
     ) -> tuple[str, list[Reference], list[dict[str, Any]]]:
         """(name of the model, the references that it was asked about, its rows)."""
+        if self._outside is not None:
+            return self._ask_outside(self._outside, scenes, count)
         from .evaluation import evaluate_model
 
         options = self._options
@@ -171,6 +196,18 @@ class _Evaluation:
                 advance=advance,
             )
         return done.model, done.references, done.rows
+
+    def _ask_outside(
+        self, outside: Outside, scenes: Iterable[EvaluationScene], count: int
+    ) -> tuple[str, list[Reference], list[dict[str, Any]]]:
+        with self._stage("asking the server", count) as advance:
+            answers = outside.answers(scenes, self.findings, advance)
+        if not answers:
+            raise ConfigurationError(f"{outside.name} answered about no scene: {dict(self.findings.counts)}")
+        references = [scene.reference for scene, _ in answers]
+        said = [Caption.of_answer(text) for _, text in answers]
+        row = score_row("server", said, [reference.caption for reference in references], meteor=self._meteor)
+        return outside.name, references, [row]
 
     def _generated_row(self, generated: Generated, references: Sequence[Reference]) -> dict[str, Any]:
         true = [reference.caption for reference in references]

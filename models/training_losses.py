@@ -97,6 +97,8 @@ def read(model: Any, questions: Questions, image_tokens: Tensor) -> tuple[Tensor
 class Student(nn.Module):
     """Everything that learns: the model, its exits and the scene heads. Its output is a loss."""
 
+    word_weights: Tensor
+
     def __init__(
         self,
         model: Any,

@@ -13,6 +13,7 @@ from .options import Json, Model, progress_bar
 
 if TYPE_CHECKING:
     from ..datasets.findings import Findings
+    from .server_answers import ServerAnswers
 
 verbs = typer.Typer()
 
@@ -61,6 +62,15 @@ def evaluate(
     ] = None,
     meteor: Annotated[bool, typer.Option("--meteor", help="Also METEOR; needs roadside[meteor], and Java.")] = False,
     classes: Annotated[bool, typer.Option("--classes", help="Also print the scores of each class.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Score a model of an OpenAI-compatible server, up to /v1; --model is its name.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="VAR", help="The environment's variable that holds the server's API key.")
+    ] = None,
+    examples_log: Annotated[
+        Path | None, typer.Option(help="Driving log whose training split gives the server examples [default: none]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score a model as the field does, beside baselines that need none. The rendered test split takes some minutes."""
@@ -74,8 +84,9 @@ def evaluate(
         from ..models.evaluation import THETAS
 
         thetas = THETAS
+    outside = _server(url, model, api_key_env, examples_log) if url is not None else None
     options = EvaluationOptions(
-        model=model,
+        model=model if outside is None else None,
         data=data,
         captions=tuple(captions or ()),
         split=split,
@@ -83,7 +94,7 @@ def evaluate(
         thetas=thetas,
         meteor=meteor,
     )
-    scoreboard = score(options.quick() if quick else options, progress_bar)
+    scoreboard = score(options.quick() if quick else options, progress_bar, outside)
     _tell_findings(scoreboard.findings)
     if theta_curve is not None:
         from ..models.theta_curve import draw_theta_curve
@@ -94,6 +105,19 @@ def evaluate(
         typer.echo(json.dumps(scoreboard.report))
     else:
         _print_report(scoreboard.report, classes=classes)
+
+
+def _server(url: str, model: str | None, api_key_env: str | None, examples_log: Path | None) -> ServerAnswers:
+    from ..bus.errors import ConfigurationError
+    from ..cloud_node.configuration import CloudConfiguration
+    from .server_answers import ServerAnswers
+
+    if model is None:
+        raise ConfigurationError("a server has several models: give its name for one with --model")
+    examples = None if examples_log is None else str(examples_log)
+    return ServerAnswers(
+        CloudConfiguration(backend="openai", url=url, model=model, api_key_env=api_key_env, examples_log=examples)
+    )
 
 
 def _tell_findings(findings: Findings) -> None:
