@@ -170,3 +170,14 @@ async def test_a_frame_waits_for_what_matters_and_is_forgotten_when_it_is_old(fl
 def test_settings_that_cannot_be_meant(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         load_configuration(VehicleConfiguration, settings, {})
+
+
+async def test_tasks_carry_the_frame_before_where_two_are_asked_for(
+    best_broker: Broker, fleet: str, tmp_path: Path
+) -> None:
+    _, tasks = await _drive(best_broker, fleet, tmp_path, frames_per_task=2, speed=4.0)
+    pairs = [task.frames for task in tasks if len(task.frames) == 2]
+    # Nothing was seen before the first ones.
+    assert len(pairs) > len(tasks) / 3
+    assert all(earlier != newest for earlier, newest in pairs)
+    assert {len(task.frames) for task in tasks} <= {1, 2}
