@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import signal
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from .options import Json, print_bench
+
+PlotFolder = Annotated[
+    Path | None, typer.Option("--plot", metavar="DIR", help="Also draw the figures, as PNGs in this folder.")
+]
 
 verbs = typer.Typer(no_args_is_help=True, help="Measure; every figure of the README comes from one of these.")
 
@@ -39,3 +45,44 @@ def bench_capacity(
     from ..benchmarks.capacity import measure_capacity
 
     print_bench(measure_capacity(quick=quick), as_json)
+
+
+@verbs.command("perllm", epilog="Example:  roadside bench perllm --json")
+def bench_perllm(
+    quick: Annotated[bool, typer.Option("--quick", help="The same rows from fewer requests and seeds.")] = False,
+    plot: PlotFolder = None,
+    as_json: Json = False,
+) -> None:
+    """PerLLM's evaluation anew, every policy beside cloud-only and the linear program's bound; some minutes."""
+    _end_as_by_ctrl_c()
+    from ..benchmarks.perllm import QUICK, PerllmPlan, measure_perllm
+    from ..benchmarks.perllm_plot import plot_perllm
+
+    result = measure_perllm(QUICK if quick else PerllmPlan())
+    if plot is not None:
+        _tell_written(plot_perllm(result, plot))
+    # A terminal is too narrow for intervals, and for a row of every policy in every cell.
+    columns = ("policy", "success_share", "throughput_ratio", "joules_per_request", "billed_joules_per_request")
+    _print_shown(result, as_json, columns=(*columns, "energy_bound_ratio", "bound"), hidden=("cells",))
+
+
+def _end_as_by_ctrl_c() -> None:
+    """So that the processes which compute go down with this one when it is told to stop."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _tell_written(paths: list[Path]) -> None:
+    for path in paths:
+        typer.echo(f"wrote {path}", err=True)
+
+
+def _print_shown(
+    result: dict[str, Any], as_json: bool, *, columns: tuple[str, ...], hidden: tuple[str, ...] = ()
+) -> None:
+    """All of it as JSON; for a person, these columns of the rows and no table that is hidden."""
+    if as_json:
+        print_bench(result, as_json)
+        return
+    shown = {key: value for key, value in result.items() if key not in hidden}
+    print_bench(shown | {"rows": [{name: row[name] for name in columns} for row in result["rows"]]}, as_json)
+    typer.echo(f"constants {result['settings']['constants_sha256']}; --json has the rest")
