@@ -36,6 +36,20 @@ def bench_bus(
     print_bench(measure_bus(quick=quick), as_json)
 
 
+@verbs.command("calibrate", epilog="Example:  roadside bench calibrate runs/20261121-101500-ab12 --json")
+def bench_calibrate(
+    run: Annotated[Path | None, typer.Argument(help="A run's folder [default: a fresh demo run]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the fitted constants go [default: environment.toml in the run]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit the simulated fleet to a real run, and replay the run in it; two minutes where there is no run yet."""
+    from ..benchmarks.calibrate import measure_calibration
+
+    print_bench(measure_calibration(run, out), as_json)
+
+
 @verbs.command("capacity", epilog="Example:  roadside bench capacity --json")
 def bench_capacity(
     quick: Annotated[bool, typer.Option("--quick", help="Short stages and a short hold: a rough knee.")] = False,
