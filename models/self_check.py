@@ -30,10 +30,16 @@ def self_check(model: PreTrainedModel, encoder: PromptEncoder, split: SplitDecod
     inputs: what the model's processor made of a prompt with an image, batch 1.
     Raises SplitError with the first thing that differs.
     """
-    name = type(model).__name__
     reference = read_reference(model, inputs, (split.first.end_layer, split.second.end_layer))
-    check_edge(name, encoder, split.first, split.second, inputs, reference)
-    check_rest(name, split.rest, split.head, reference)
+    check_split(type(model).__name__, encoder, split, inputs, reference)
+
+
+def check_split(
+    model_name: str, encoder: PromptEncoder, split: SplitDecoder, inputs: dict[str, Tensor], reference: Reference
+) -> None:
+    """Compare every part with what the unsplit model computed on the same inputs. Raises SplitError."""
+    check_edge(model_name, encoder, split.first, split.second, inputs, reference)
+    check_rest(model_name, split.rest, split.head, reference)
 
 
 @torch.inference_mode()
