@@ -149,6 +149,13 @@ class Environment:
         """
         return self._dynamics.run(state, number, index, knobs)
 
+    def peek(self, state: FleetState, number: int, index: int) -> Realised:
+        """As `look`, but the queues of `state` stay as they are."""
+        trial = FleetState([link.copy() for link in state.links], state.servers.copy())
+        server = self._dynamics.server_of(number, index)
+        trial.servers[server] = trial.servers[server].copy()
+        return self._dynamics.run(trial, number, index)
+
     def summary(self) -> Summary:
         """Of the tasks decided so far."""
         latency_s = np.array([each.latency_s for each in self._realised])
