@@ -234,7 +234,7 @@ class UnreliableCloud:
         right = sum(token == claim for token, claim in zip(said, ask.claimed, strict=False))
         return CloudReply(ask.up_to, tuple(said), right, (1.0,) * len(said))
 
-    def _generate(self, ask: Ask) -> CloudReply:
+    def _generate(self, ask: Ask) -> CloudReply | None:
         assert ask.up_to == PROMPT_POSITIONS
         tokens = to_the_end(full.decode(ToyWhole(self.toy), ToyPrompt(), Limits(ask.generate, END_TOKEN))).tokens
         size = self.whims.pieces
