@@ -104,7 +104,7 @@ def fit_constants(tasks: Sequence[MeasuredTask], slots: Mapping[str, int]) -> En
     committed = load_constants(scenario="collaborative")
     computing = _mean_by(tasks, lambda task: (task.place, task.kind), lambda task: task.computing_ms)
     overall = _mean_by(tasks, lambda task: task.place, lambda task: task.computing_ms)
-    in_overall = [place for place in _NODE_PLACES if place in overall]
+    in_overall: list[Place] = [place for place in _NODE_PLACES if place in overall]
     kinds = sorted({task.kind for task in tasks})
     upload_ms = statistics.fmean(task.upload_bytes for task in tasks) * 8000 / committed.cloud.uplink_bps
 
@@ -121,7 +121,8 @@ def fit_constants(tasks: Sequence[MeasuredTask], slots: Mapping[str, int]) -> En
         # The vehicle prepares even what it answers itself.
         own_ms = _around_ms([task for task in tasks if task.place == "vehicle"]) + overall.get("vehicle", 0.0)
         by_place: dict[Place, float] = {"vehicle": own_ms}
-        return by_place | {place: computing.get((place, kind), overall[place]) for place in in_overall}
+        by_place.update((place, computing.get((place, kind), overall[place])) for place in in_overall)
+        return by_place
 
     return msgspec.structs.replace(
         committed,
