@@ -80,6 +80,53 @@ def bench_perllm(
     _print_shown(result, as_json, columns=(*columns, "energy_bound_ratio", "bound"), hidden=("cells",))
 
 
+@verbs.command("policy", epilog="Example:  roadside bench policy --quick")
+def bench_policy(
+    quick: Annotated[bool, typer.Option("--quick", help="The same rows from fewer seeds and tasks.")] = False,
+    environment: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Constants of another fleet, as `roadside bench calibrate` writes them."),
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option(help="headline, or collaborative: with edge+cloud, and knobs that do something.")
+    ] = "headline",
+    rate: Annotated[float, typer.Option(min=0.01, metavar="HZ", help="Mean tasks per second of the fleet.")] = 20.0,
+    edges: Annotated[
+        list[int] | None, typer.Option(min=1, help="Only this many edges; may be repeated, the first is the headline.")
+    ] = None,
+    heartbeat: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0.0, metavar="SECONDS", help="Only this heartbeat; may be repeated, the first is the headline."
+        ),
+    ] = None,
+    plot: PlotFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Every policy in the simulated fleet, seed by seed on the same arrivals; twelve minutes, or two with --quick."""
+    _end_as_by_ctrl_c()
+    from ..benchmarks.policy import measure_policy, plan_of
+    from ..benchmarks.policy_plot import plot_policy
+    from ..benchmarks.policy_tables import tables_of
+
+    plan = plan_of(file=environment, scenario=scenario, rate_hz=rate, edges=edges, heartbeats_s=heartbeat)
+    result = measure_policy(plan.quick() if quick else plan)
+    if plot is not None:
+        _tell_written([plot_policy(result, plot)])
+    print_bench(result if as_json else tables_of(result), as_json)
+    if not as_json:
+        _tell_constants(result)
+
+
+@verbs.command("rivals", epilog="Example:  roadside bench rivals --json")
+def bench_rivals(as_json: Json = False) -> None:
+    """How each rival policy does with each of the settings tried for it, on seeds kept for that; six minutes."""
+    _end_as_by_ctrl_c()
+    from ..benchmarks.rivals import measure_rivals
+
+    print_bench(measure_rivals(), as_json)
+
+
 def _end_as_by_ctrl_c() -> None:
     """So that the processes which compute go down with this one when it is told to stop."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -99,4 +146,8 @@ def _print_shown(
         return
     shown = {key: value for key, value in result.items() if key not in hidden}
     print_bench(shown | {"rows": [{name: row[name] for name in columns} for row in result["rows"]]}, as_json)
+    _tell_constants(result)
+
+
+def _tell_constants(result: dict[str, Any]) -> None:
     typer.echo(f"constants {result['settings']['constants_sha256']}; --json has the rest")

@@ -30,7 +30,7 @@ class ClairvoyantPolicy:
     name = "clairvoyant"
     ignores_floors = False
 
-    def __init__(self, environment: Environment, *, horizon: int = 20) -> None:
+    def __init__(self, environment: Environment, *, horizon: int = 40) -> None:
         self._environment = environment
         self._horizon = horizon
         self._rows: list[list[int]] = []
