@@ -24,12 +24,12 @@ from .set_networks import SetActor
 class Bandit:
     """An agent for `ddpg.Training`: the options' discount must be 0 and its returns of one step."""
 
-    def __init__(self, options: DdpgOptions) -> None:
+    def __init__(self, model: SetActor, options: DdpgOptions) -> None:
+        """model: scores in units of utility, so its prior weight is 1: a score is what the candidate should bring."""
         if options.discount or options.steps != 1:
             raise ValueError("a bandit looks one step ahead: discount 0, steps 1")
         self.options = options
-        # Scores in units of utility: the score of a candidate is what it is expected to bring.
-        self.model = SetActor(prior_weight=1.0)
+        self.model = model
         self._optimiser = torch.optim.Adam(self.model.parameters(), options.critic_learning_rate)
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -81,6 +81,9 @@ class Critic(nn.Module, ABC):
     @abstractmethod
     def forward(self, observation: Tensors, action: Tensor) -> Tensor:
         """The value of doing it there, [B]."""
+
+
+ActorKind = TypeVar("ActorKind", bound=Actor)
 
 
 class Noise(Protocol):
@@ -157,10 +160,10 @@ def batch_of_one(observation: Observation) -> Tensors:
     return tuple(tensor[None] for tensor in as_tensors(observation))
 
 
-class Ddpg:
+class Ddpg(Generic[ActorKind]):
     """One actor, one critic, and a target of each."""
 
-    def __init__(self, actor: Actor, critic: Critic, options: DdpgOptions) -> None:
+    def __init__(self, actor: ActorKind, critic: Critic, options: DdpgOptions) -> None:
         self.actor, self.critic, self.options = actor, critic, options
         self.target_actor, self.target_critic = copy.deepcopy(actor), copy.deepcopy(critic)
         self._actor_optimiser = torch.optim.Adam(actor.parameters(), options.actor_learning_rate)
@@ -196,8 +199,11 @@ class Ddpg:
 
         raw = self.actor(observation)
         value = self.critic(observation, self.actor.relax(raw, observation, generator)).mean()
-        self._actor_optimiser.zero_grad()
-        (options.penalty * self.actor.cost(raw, observation) - value).backward()
+        # The gradient passes through the critic and leaves nothing in it.
+        weights = list(self.actor.parameters())
+        gradients = torch.autograd.grad(options.penalty * self.actor.cost(raw, observation) - value, weights)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
         self._actor_optimiser.step()
 
         with torch.no_grad():
@@ -289,6 +295,22 @@ class Training:
         self.episodes += 1
         critic_loss, value = np.mean(losses, axis=0) if losses else (float("nan"), float("nan"))
         return Episode(len(rewards), float(np.mean(rewards)), float(critic_loss), float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """At an episode's end: everything that the next one depends on."""
+        return {
+            "steps": self.steps,
+            "episodes": self.episodes,
+            "agent": self.agent.state_dict(),
+            "noise": self.noise.state_dict(),
+            "replay": {name: torch.from_numpy(array) for name, array in self.replay.state_dict().items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps, self.episodes = state["steps"], state["episodes"]
+        self.agent.load_state_dict(state["agent"])
+        self.noise.load_state_dict(state["noise"])
+        self.replay.load_state_dict({name: tensor.numpy() for name, tensor in state["replay"].items()})
 
     def _explore(
         self, observation: Observation, rng: np.random.Generator

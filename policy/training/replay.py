@@ -200,7 +200,7 @@ class _Ring:
         used = min(self.written, self.capacity)
         arrays = {name: getattr(self, name)[:used] for name in _RING_ARRAYS}
         arrays |= {f"observation{number}": array[:used] for number, array in enumerate(self.observations)}
-        return arrays | {"written": np.array(self.written)}
+        return arrays | {"written": np.array([self.written])}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         used = len(state["rewards"])
@@ -208,7 +208,7 @@ class _Ring:
             getattr(self, name)[:used] = state[name]
         for number, array in enumerate(self.observations):
             array[:used] = state[f"observation{number}"]
-        self.written = int(state["written"])
+        self.written = int(state["written"][0])
 
 
 _RING_ARRAYS = ("actions", "perturbations", "rewards", "terminated", "closing")

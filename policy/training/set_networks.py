@@ -40,6 +40,7 @@ class SetNetwork(nn.Module):
         inputs = len(INPUTS)
         self.body1, self.body2 = nn.Linear(inputs, width), nn.Linear(width, width)
         self.head1, self.head2 = nn.Linear(2 * width + extras, width), nn.Linear(width, outputs)
+        self._parts = [width, width, extras]
         # It begins by saying nothing, which leaves the score to the expected utility.
         nn.init.zeros_(self.head2.weight)
         nn.init.zeros_(self.head2.bias)
@@ -65,8 +66,12 @@ class SetNetwork(nn.Module):
         hidden = torch.relu(self.body2(torch.relu(self.body1(rows))))
         free = allowed.unsqueeze(-1).float()
         pooled = (hidden * free).sum(1, keepdim=True) / free.sum(1, keepdim=True).clamp(min=1)
-        parts = [hidden, pooled.expand_as(hidden), *([] if extras is None else [extras])]
-        return self.head2(torch.relu(self.head1(torch.cat(parts, -1))))
+        # head1 of [hidden, pooled, extras], with the product for what all candidates share taken once.
+        own, shared, further = self.head1.weight.split(self._parts, 1)
+        head = nn.functional.linear(hidden, own) + nn.functional.linear(pooled, shared, self.head1.bias)
+        if extras is not None:
+            head = head + nn.functional.linear(extras, further)
+        return self.head2(torch.relu(head))
 
 
 class SetActor(Actor):
