@@ -7,6 +7,7 @@ to nobody in advance, differs from node to node, and shows in every answer.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,15 @@ class NodeMemory:
 
     def inputs(self, candidates: Candidates) -> NDArray[np.float32]:
         """The candidates' features with the memory's beside them, [n, len(INPUTS)]."""
+        return self.inputs_of(candidates.features, zip(candidates.nodes, candidates.places, strict=True))
+
+    def inputs_of(self, features: NDArray[np.float32], rows: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
+        """The same of features alone, [n, len(FEATURES)], and the (node, place) of each."""
         remembered = self._features
-        rows = [remembered.get(key, _UNKNOWN) for key in zip(candidates.nodes, candidates.places, strict=True)]
-        return np.hstack((candidates.features, np.array(rows, np.float32)))
+        inputs = np.empty((len(features), len(INPUTS)), np.float32)
+        inputs[:, : len(FEATURES)] = features
+        inputs[:, len(FEATURES) :] = [remembered.get(row, _UNKNOWN) for row in rows]
+        return inputs
 
     def state_dict(self) -> dict[str, Any]:
         return {f"{node} {place}": list(sums) for (node, place), sums in self._sums.items()}

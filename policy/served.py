@@ -15,7 +15,7 @@ from ..bus.places import Place
 from .base import Choice, PolicyOptions, register
 from .candidates import Candidates
 from .experience import Experience, Knobs
-from .features import TaskFacts
+from .features import FEATURES, TaskFacts
 from .node_memory import NodeMemory
 from .scorer import SetScorer
 from .selection import best
@@ -42,6 +42,7 @@ class ServedPolicy:
     def __init__(self, name: str, weights: Weights) -> None:
         self.name = name
         self._scorer = SetScorer(weights)
+        self.feature_range = _trusted(weights)
         self._memory = NodeMemory()
 
     def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice:
@@ -55,6 +56,13 @@ class ServedPolicy:
 
     def state_dict(self) -> dict[str, Any]:
         return self._memory.state_dict()
+
+
+def _trusted(weights: Weights) -> NDArray[np.float32]:
+    """[2, len(FEATURES)] between which values the guard may trust it: what it met, and half as much on either side."""
+    met = np.stack((weights.arrays["lowest"], weights.arrays["highest"]))[:, : len(FEATURES)]
+    margin = (met[1] - met[0]) / 2
+    return met + np.stack((-margin, margin))
 
 
 def knobs_of(values: NDArray[np.float32], place: Place) -> Knobs:

@@ -101,6 +101,7 @@ class Environment:
         self._in_flight: InFlight = in_flight
         self._uplink = uplink
         self._utility = constants.utility_model
+        self._row_keys = tuple(zip(self.layout.nodes, self.layout.places, strict=True))
         self._kind_names = [kind.name for kind in constants.kinds]
         self.reset(seed)
 
@@ -228,6 +229,7 @@ class Environment:
             decided_s=situation.now_s,
             ended_s=situation.now_s + latency_s,
             service_ms=realised.service_s * 1000 if latency_s == realised.latency_s else 0.0,
+            rows=self._row_keys,
         )
 
     def _ended_by(self, now_s: float) -> tuple[Experience, ...]:
