@@ -23,8 +23,10 @@ class CloudConfiguration(NodeConfiguration, frozen=True, kw_only=True):
 
     With the first of them:
     context_ttl_s: an edge's context that is silent for so long is forgotten.
-    context_budget_mb: memory for all contexts together; beyond it the least recently used one is forgotten.
+    context_budget_mb: memory for all contexts together; beyond it the least recently used one is forgotten, those of
+        edges that hold more than an equal share first; 0: edges are refused, and answer alone.
     context_grace_ms: how long a request waits for context that is still on its way.
+    context_batch: how many edges' answers are continued in one pass through the model.
 
     With the second:
     url: of the server, up to /v1; `model` is its name there.
@@ -44,8 +46,9 @@ class CloudConfiguration(NodeConfiguration, frozen=True, kw_only=True):
     slot_power_w: Amount = 60.0
     backend: Backend = "transformers"
     context_ttl_s: Annotated[float, Meta(gt=0, le=3600)] = ContextSettings().session_ttl_s
-    context_budget_mb: Annotated[float, Meta(gt=0)] = ContextSettings().budget_bytes / 1e6
+    context_budget_mb: Annotated[float, Meta(ge=0)] = ContextSettings().budget_bytes / 1e6
     context_grace_ms: Annotated[float, Meta(ge=0, le=10_000)] = CollaborationSettings().grace_ms
+    context_batch: Annotated[int, Meta(ge=1, le=256)] = CollaborationSettings().max_batch
     url: str | None = None
     api_key_env: str | None = None
     parallel_requests: Annotated[int, Meta(ge=1, le=256)] = 8

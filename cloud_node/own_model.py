@@ -13,6 +13,7 @@ from ..models.inference_worker import InferenceWorker
 from ..models.serving import serve
 from .collaboration import ContextServer
 from .configuration import CloudConfiguration
+from .parts import Beginning, CloudParts
 from .settings import CollaborationSettings, ContextSettings
 
 _log = structlog.get_logger()
@@ -37,10 +38,23 @@ def _context_server(
     return ContextServer(
         bus=bus,
         name=configuration.name,
-        rest=answerer.whole.rest,
-        head=answerer.whole.head,
+        parts=parts_of(answerer),
         model_hash=answerer.model_hash,
         compute=worker.run_urgently,
         slot_power_w=configuration.slot_power_w,
-        settings=CollaborationSettings(contexts=contexts, grace_ms=configuration.context_grace_ms),
+        settings=CollaborationSettings(
+            contexts=contexts, grace_ms=configuration.context_grace_ms, max_batch=configuration.context_batch
+        ),
     )
+
+
+def parts_of(answerer: CloudAnswerer) -> CloudParts:
+    """What a whole model's answerer has to give to edges: all of it."""
+    whole = answerer.whole
+    beginning = Beginning(
+        first=whole.first,
+        encode=lambda question: whole.encoder.encode(answerer.reader.read(question)),
+        embed=whole.embed,
+        end_token=answerer.reader.end_token,
+    )
+    return CloudParts(rest=whole.rest, head=whole.head, beginning=beginning)

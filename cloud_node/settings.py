@@ -10,8 +10,8 @@ class ContextSettings:
     """What contexts may take.
 
     session_ttl_s: a session that is silent for so long is forgotten.
-    budget_bytes: of all sessions together; beyond it, sessions of the edge that holds most are forgotten, those that
-        were silent longest first.
+    budget_bytes: of all sessions together; beyond it, the least recently used are forgotten, those of edges that hold
+        more than an equal share of it first. 0: no edge is helped.
     session_bytes, max_positions: of one session; one that needs more is refused.
     sessions_per_edge: one more, and the edge's own longest silent one is forgotten.
     edges: leases at once; one more, and the longest silent edge loses its own.
@@ -27,7 +27,12 @@ class ContextSettings:
 
 @dataclass(frozen=True)
 class CollaborationSettings:
-    """grace_ms: how long a request waits for positions that have not arrived before they are asked for again."""
+    """How edges are served.
+
+    grace_ms: how long a request waits for positions that have not arrived before they are asked for again.
+    max_batch: how many contexts are computed in one pass.
+    """
 
     contexts: ContextSettings = field(default_factory=ContextSettings)
     grace_ms: float = 20.0
+    max_batch: int = 16

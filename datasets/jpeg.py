@@ -6,6 +6,8 @@ import io
 
 from PIL import Image
 
+_BLOCK_PX = 8
+
 
 def encode_jpeg(image: Image.Image, quality: int) -> bytes:
     """An image file; quality as Pillow counts it, 1 to 95."""
@@ -21,3 +23,11 @@ def fit_within(image: Image.Image, longest_side_px: int) -> Image.Image:
     smaller = image.copy()
     smaller.thumbnail((longest_side_px, longest_side_px), Image.Resampling.BILINEAR)
     return smaller
+
+
+def shrink_jpeg(jpeg: bytes, scale: float, quality: int) -> bytes:
+    """The same picture with its sides scaled by a factor below 1, encoded again; never below one block of JPEG."""
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        width, height = (max(_BLOCK_PX, round(side * scale)) for side in picture.size)
+        smaller = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    return encode_jpeg(smaller, quality)

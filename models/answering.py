@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
-from ..bus.errors import ModelError, SplitError
-from ..bus.kinds import EXPLAIN
+from ..bus.errors import SplitError
 from ..bus.places import Place
 from . import checkpoints
 from .decoding import Generation, Limits, Steps
 from .exits import thresholds_for
-from .images import colour_card_jpeg
+from .loading import check_question, checked_split, load_edge, load_part, named_failures
 from .modes import ce, full, standalone
 from .modes.sharing import Sharing
 from .partitions import EdgePartition, EncodedPrompt, WholeModel
 from .prompt_encoder import PromptEncoder, PromptReader
 from .questions import Answer, Question, answer_at_once, own_place
-from .self_check import self_check
-from .stages import SplitDecoder, split_decoder
+from .stages import SplitDecoder
 from .unsplit import ProcessedPrompt, UnsplitModel
 
 
@@ -32,15 +26,16 @@ def edge_answerer(model: str | None = None, *, collaborate: bool = True, draft: 
 
     collaborate: offer `edge+cloud` besides `edge`; draft: tell there what the edge would say alone.
     """
-    checkpoint, reader, encoder, split = _load_and_check(model)
+    parts = load_edge(model)
+    checkpoint = parts.checkpoint
     places: tuple[Place, ...] = ("edge", "edge+cloud") if collaborate else ("edge",)
     return EdgeAnswerer(
         model=checkpoint.name,
         model_hash=checkpoint.digest,
         quality=_quality(checkpoint, places),
-        reader=reader,
-        encoder=encoder,
-        partition=EdgePartition(encoder, split.first, split.second, checkpoint.exits),
+        reader=parts.reader,
+        encoder=parts.encoder,
+        partition=EdgePartition(parts.encoder, parts.first, parts.second, checkpoint.exits),
         modes={place: _EDGE_MODES[place] for place in places},
         draft=draft,
     )
@@ -48,12 +43,13 @@ def edge_answerer(model: str | None = None, *, collaborate: bool = True, draft: 
 
 def cloud_answerer(model: str | None = None) -> CloudAnswerer:
     """The whole model, cut as edges need it. Raises ModelError or SplitError."""
-    return _cloud_answerer(*_load_and_check(model))
+    checkpoint, reader = load_part(model, "cloud")
+    return _cloud_answerer(checkpoint, reader, *checked_split(checkpoint, reader))
 
 
 def any_cloud_answerer(model: str | None = None) -> CloudAnswerer | UnsplitAnswerer:
     """The whole model; one that cannot be split is left in one piece. Raises ModelError."""
-    checkpoint, reader = _load(model)
+    checkpoint, reader = load_part(model, "cloud")
     try:
         return _cloud_answerer(checkpoint, reader, *checked_split(checkpoint, reader))
     except SplitError as refusal:
@@ -65,8 +61,8 @@ def any_cloud_answerer(model: str | None = None) -> CloudAnswerer | UnsplitAnswe
             whole=UnsplitModel(checkpoint.model),
             refusal=str(refusal),
         )
-    with _named_failures(checkpoint):
-        answer_at_once(answerer, replace(_check_question(), max_tokens=1))
+    with named_failures(checkpoint):
+        answer_at_once(answerer, replace(check_question(), max_tokens=1))
     return answerer
 
 
@@ -194,41 +190,3 @@ def _quality(checkpoint: checkpoints.Checkpoint, places: tuple[Place, ...]) -> d
     if "edge+cloud" in known:
         known["edge+cloud"] = known["edge+cloud"] or known["edge"]
     return known
-
-
-def _load_and_check(model: str | None) -> tuple[checkpoints.Checkpoint, PromptReader, PromptEncoder, SplitDecoder]:
-    checkpoint, reader = _load(model)
-    return checkpoint, reader, *checked_split(checkpoint, reader)
-
-
-def _load(model: str | None) -> tuple[checkpoints.Checkpoint, PromptReader]:
-    # A second thread makes each token of so small a model dearer, and on a busy machine several times so.
-    torch.set_num_threads(1)
-    checkpoint = checkpoints.load(model)
-    with _named_failures(checkpoint):
-        return checkpoint, PromptReader(checkpoint.processor)
-
-
-def checked_split(checkpoint: checkpoints.Checkpoint, reader: PromptReader) -> tuple[PromptEncoder, SplitDecoder]:
-    """A model's parts, proven to do what the whole does. Raises ModelError or SplitError."""
-    with _named_failures(checkpoint):
-        encoder = PromptEncoder(checkpoint.model)
-        split = split_decoder(checkpoint.model, checkpoint.exits.layers)
-        self_check(checkpoint.model, encoder, split, reader.read(_check_question()))
-    return encoder, split
-
-
-def _check_question() -> Question:
-    return Question(EXPLAIN.prompt, (colour_card_jpeg(),))
-
-
-@contextmanager
-def _named_failures(checkpoint: checkpoints.Checkpoint) -> Iterator[None]:
-    """Models of other makes, and folders with parts missing, fail in the library in ways of their own."""
-    try:
-        yield
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"the model {checkpoint.name} cannot answer a question with an image ({checkpoints.reason(error)}); "
-            "restore its files or use the bundled model"
-        ) from error

@@ -27,7 +27,7 @@ from ..bus.kinds import KINDS
 from ..datasets.drivelog import DriveLog
 from ..datasets.findings import Findings
 from . import checkpoints, fine_tuning_state
-from .answering import checked_split
+from .loading import checked_split
 from .fine_tuning_data import Moment, Stop, choose_stops, gather, right_answer
 from .fine_tuning_examples import Example, ExampleWriter, made_ahead
 from .fine_tuning_folder import write_folder

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
-from . import checkpoints
-from .answering import CloudAnswerer, EdgeAnswerer, checked_split
+from .answering import CloudAnswerer, EdgeAnswerer
+from .loading import checked_split, load_part
 from .partitions import EdgePartition, WholeModel
-from .prompt_encoder import PromptReader
 
 
 def both_answerers(model: str | None = None) -> tuple[EdgeAnswerer, CloudAnswerer]:
@@ -15,9 +12,7 @@ def both_answerers(model: str | None = None) -> tuple[EdgeAnswerer, CloudAnswere
 
     Raises ModelError or SplitError as they do.
     """
-    torch.set_num_threads(1)
-    checkpoint = checkpoints.load(model)
-    reader = PromptReader(checkpoint.processor)
+    checkpoint, reader = load_part(model, "cloud")
     encoder, split = checked_split(checkpoint, reader)
     edge = EdgeAnswerer(
         model=checkpoint.name,

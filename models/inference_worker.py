@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -27,6 +27,14 @@ class _Work:
     sequence: int
     function: Callable[[], Any] = field(compare=False)
     done: Future[Any] = field(compare=False)
+
+
+class Worker(Protocol):
+    """What an answer's steps are computed on."""
+
+    async def run(self, function: Callable[[], T], *, rank: int) -> T: ...
+
+    def should_give_way(self, rank: int) -> bool: ...
 
 
 class InferenceWorker:

@@ -15,7 +15,8 @@ def to_float16(hidden: Tensor) -> NDArray[np.float16]:
 
     Cast in torch, which is several times as fast as NumPy's.
     """
-    return hidden.clamp(-FLOAT16_LARGEST, FLOAT16_LARGEST).to(torch.float16).numpy()
+    # In float32, since bfloat16 has no number so near to float16's largest, and would clamp to one beyond it.
+    return hidden.float().clamp(-FLOAT16_LARGEST, FLOAT16_LARGEST).to(torch.float16).numpy()
 
 
 def to_float32(hidden: NDArray[np.float16]) -> Tensor:

@@ -1,7 +1,8 @@
 """Proof at load time that the stages are the model: a split that is wrong would answer fluently and wrongly.
 
-Stages run a prompt and the tokens behind it as they do in service, token by token through their caches; hidden states
-at both exits, logits and most likely tokens must be those of the unsplit model (reference.py), whatever its family.
+Stages run a prompt and the tokens behind it as they do in service: token by token through their caches, then, rolled
+back, all at once. Hidden states at both exits, logits and most likely tokens must be those of the unsplit model
+(reference.py), whatever its family.
 """
 
 from __future__ import annotations
@@ -30,10 +31,16 @@ def self_check(model: PreTrainedModel, encoder: PromptEncoder, split: SplitDecod
     inputs: what the model's processor made of a prompt with an image, batch 1.
     Raises SplitError with the first thing that differs.
     """
-    name = type(model).__name__
     reference = read_reference(model, inputs, (split.first.end_layer, split.second.end_layer))
-    check_edge(name, encoder, split.first, split.second, inputs, reference)
-    check_rest(name, split.rest, split.head, reference)
+    check_split(type(model).__name__, encoder, split, inputs, reference)
+
+
+def check_split(
+    model_name: str, encoder: PromptEncoder, split: SplitDecoder, inputs: dict[str, Tensor], reference: Reference
+) -> None:
+    """Compare every part with what the unsplit model computed on the same inputs. Raises SplitError."""
+    check_edge(model_name, encoder, split.first, split.second, inputs, reference)
+    check_rest(model_name, split.rest, split.head, reference)
 
 
 @torch.inference_mode()
@@ -57,38 +64,46 @@ def check_edge(
         after_second.append(deeper.catch_up()[:, -1:])
         if token is not None:
             hidden = encoder.embed(token)
-    _compare(model_name, f"hidden states after layer {first.end_layer}", after_first, reference.after_first)
-    _compare(model_name, f"hidden states after layer {second.end_layer}", after_second, reference.after_second)
+    at_first, at_second = (f"hidden states after layer {stage.end_layer}" for stage in (first, second))
+    _compare(model_name, at_first, torch.cat(after_first, dim=1), reference.after_first)
+    _compare(model_name, at_second, torch.cat(after_second, dim=1), reference.after_second)
+
+    start = reference.prompt_positions
+    for each in (session, deeper):
+        each.roll_back(start)
+    session.feed(torch.cat([encoder.embed(token) for token in reference.continuation.tolist()], dim=1))
+    again = session.catch_up()
+    deeper.feed(again, session.position_ids(start, session.positions))
+    _compare(model_name, f"{at_first}, rolled back,", again, reference.after_first[:, start:])
+    _compare(model_name, f"{at_second}, rolled back,", deeper.catch_up(), reference.after_second[:, 1:])
 
 
 @torch.inference_mode()
 def check_rest(model_name: str, rest: Stage, head: nn.Module, reference: Reference) -> None:
     """Compare a cloud's part, fed with the unsplit model's states at the first exit. Raises SplitError."""
     session = rest.session()
-    likeliest: list[int] = []
-    logits = torch.empty(0)
-    position = 0
-    for count in [reference.prompt_positions, *[1] * len(reference.continuation)]:
-        here = slice(position, position + count)
-        session.feed(
-            reference.after_first[:, here],
-            None if reference.position_ids is None else reference.position_ids[:, here],
-        )
-        logits = head(session.catch_up()[:, -1])
-        likeliest.append(int(logits.argmax()))
-        position += count
-    _compare(model_name, "logits", [logits[0]], reference.last_logits)
-    expected = reference.likeliest.tolist()
+
+    def read(count: int) -> Tensor:
+        here = slice(session.positions, session.positions + count)
+        position_ids = None if reference.position_ids is None else reference.position_ids[:, here]
+        session.feed(reference.after_first[:, here], position_ids)
+        return head(session.catch_up()[0, -1])
+
+    tokens = len(reference.continuation)
+    logits = [read(count) for count in [reference.prompt_positions, *[1] * tokens]]
+    _compare(model_name, "logits", logits[-1], reference.last_logits)
+    session.roll_back(reference.prompt_positions)
+    _compare(model_name, "logits, rolled back,", read(tokens), reference.last_logits)
+    likeliest, expected = [int(each.argmax()) for each in logits], reference.likeliest.tolist()
     if likeliest != expected:
         at = next(index for index, pair in enumerate(zip(likeliest, expected, strict=True)) if pair[0] != pair[1])
         raise SplitError(_message(model_name, f"token {at + 1} of {len(expected)} differs"))
 
 
-def _compare(model_name: str, what: str, ours: list[Tensor], expected: Tensor) -> None:
-    joined = torch.cat(ours, dim=1) if expected.ndim == 3 else ours[0]
-    if joined.shape != expected.shape:
-        raise SplitError(_message(model_name, f"{what}: {tuple(joined.shape)} instead of {tuple(expected.shape)}"))
-    error = float((joined.float() - expected).abs().max() / expected.abs().max())
+def _compare(model_name: str, what: str, ours: Tensor, expected: Tensor) -> None:
+    if ours.shape != expected.shape:
+        raise SplitError(_message(model_name, f"{what} are {list(ours.shape)} and not {list(expected.shape)}"))
+    error = float((ours.float() - expected).abs().max() / expected.abs().max())
     # Written so that a NaN, which compares false, is refused too.
     if not error <= TOLERANCE:
         raise SplitError(_message(model_name, f"{what} are off by {error:.2g}"))

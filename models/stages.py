@@ -54,6 +54,11 @@ class Stage:
         """Width of the residual stream."""
         return self._layers.config.hidden_size
 
+    @property
+    def position_axes(self) -> int:
+        """On how many axes positions are counted: 3 for M-RoPE, else 1."""
+        return 3 if any(hasattr(module, "mrope_section") for module in self._layers.modules()) else 1
+
     def session(self) -> StageSession:
         """An empty session: one sequence that is to run through this stage."""
         return StageSession(self._layers, self.first_layer)
@@ -93,7 +98,8 @@ class StageSession:
         # Untyped: what kinds of layers there are depends on the model.
         self.cache_layers: list[Any] = self._cache.layers
         for layer in self.cache_layers:
-            if layer.is_sliding:
+            # Layers with a running state, as linear attention has, do not say whether they slide.
+            if getattr(layer, "is_sliding", False):
                 # Otherwise it forgets at once what left its window, which a roll-back may bring back into it.
                 layer.activate_past_recording()
         self._waiting: list[Tensor] = []
@@ -160,7 +166,7 @@ class StageSession:
         start, end = self.positions_run, self.positions_run + hidden.shape[1]
         visual = self._visual_inputs(start, end)
         self.positions_run = end
-        return StageInputs(hidden, self._position_ids_for_decoder(start, end), visual)
+        return StageInputs(hidden, self._position_ids_for_decoder(start, end).to(hidden.device), visual)
 
     @property
     def adds_visual_features(self) -> bool:
@@ -250,7 +256,7 @@ class StageSession:
     def _tensors(self) -> Iterator[Tensor]:
         yield from self._waiting
         for layer in self.cache_layers:
-            if layer.is_initialized:
+            if getattr(layer, "is_initialized", False):
                 yield layer.keys
                 yield layer.values
 

@@ -1,7 +1,8 @@
 """A whole model in one piece, for families whose decoder the stages cannot reproduce.
 
-Qwen3-VL counts positions on three axes and adds visual features inside its first layers, which hidden states alone
-do not carry. Such a model answers at the cloud, and no edge can ask it for single tokens.
+Granite scales its inputs inside `forward`, so that every stage would do it again; Qwen3-VL adds visual features behind
+its first layers, which a cloud does not have where the first exit stands between them. Such a model answers at the
+cloud, and no edge can ask it for single tokens.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from .speakers import Said
 
 @dataclass(frozen=True, eq=False)
 class ProcessedPrompt:
-    """A question as its processor made it; see `Prompt` in models/speakers.py."""
+    """A question as its processor made it; see `Prompt` in models/speakers.py. Encoding it is a part of reading it."""
 
     model_inputs: dict[str, Tensor]
+    encode_ms: None = None
 
     @property
     def positions(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,13 +66,14 @@ class PolicyOptions:
     seed: int = 0
 
 
+Factory = TypeVar("Factory", bound=Callable[[PolicyOptions], Policy])
 _FACTORIES: dict[str, Callable[[PolicyOptions], Policy]] = {}
 
 
-def register(name: str) -> Callable[[Callable[[PolicyOptions], Policy]], Callable[[PolicyOptions], Policy]]:
+def register(name: str) -> Callable[[Factory], Factory]:
     """Class decorator: `@register("my-policy")` makes `--policy my-policy` work."""
 
-    def add(factory: Callable[[PolicyOptions], Policy]) -> Callable[[PolicyOptions], Policy]:
+    def add(factory: Factory) -> Factory:
         _FACTORIES[name] = factory
         return factory
 

@@ -39,6 +39,7 @@ class Experience:
     right: 1 or 0 where the truth is known, else the probability that such an answer is right; 0 without an answer.
     utility: of all that, by the utility model. decided_s, ended_s: on one clock, whichever.
     service_ms: from the first to the last of the computing at the chosen place; 0 where it made no answer.
+    rows: (node, place) of each row.
     """
 
     task: TaskFacts
@@ -57,6 +58,7 @@ class Experience:
     decided_s: float
     ended_s: float
     service_ms: float = 0.0
+    rows: tuple[tuple[str, Place], ...] = ()
 
 
 def experience_of(outcome: Outcome, utility: UtilityModel) -> Experience | None:
@@ -107,6 +109,7 @@ def experience_of(outcome: Outcome, utility: UtilityModel) -> Experience | None:
         decided_s=outcome.created_at_s,
         ended_s=outcome.created_at_s + outcome.latency_ms / 1000,
         service_ms=_service_ms(outcome) if outcome.node == chosen.node and in_time else 0.0,
+        rows=tuple((row.node, row.place) for row in rows),
     )
 
 

@@ -144,7 +144,7 @@ class RecordedOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RecordedState:
-    """One self-portrait of a node or vehicle, at one moment. queued: None of those that tell no load."""
+    """One self-portrait of a node or vehicle, at one moment. queued, slots: None of those that tell no load."""
 
     received_at_s: float
     node: str
@@ -156,6 +156,7 @@ class RecordedState:
     event_loop_lag_ms: float
     memory_bytes: int
     queued: int | None = None
+    slots: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -24,6 +26,8 @@ from ..bus.errors import MessageRefused, OutboxFull
 from ..bus.latencies import LatencyHistogram
 from ..bus.messages import Accepted, Candidate, Load, NodeState, Rejected, Result
 from ..bus.transport import Bus, Received
+from ..datasets.jpeg import shrink_jpeg
+from ..policy.experience import Knobs
 from ..policy.guard import Guard
 from ..policy.utility import UtilityModel
 from ..qos.journal import Journal
@@ -65,6 +69,7 @@ class Dispatcher:
         self._name = configuration.name
         self._own_model = own_model
         self._silent_after_ms = configuration.silent_after_ms
+        self._jpeg_quality = configuration.jpeg_quality
         self._bus = bus
         self._journal = journal
         self._guard = guard
@@ -81,7 +86,7 @@ class Dispatcher:
         )
         self._jitter = random.Random(f"{configuration.seed}/{self._name}")
         self._open: dict[str, TaskRun] = {}
-        self._answering: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
         self.latencies = LatencyHistogram()
         self.all_ended = asyncio.Event()
         self.all_ended.set()
@@ -102,6 +107,7 @@ class Dispatcher:
         candidate = chosen(decision)
         if task.decision is None:
             task.decision = decision
+        task.knobs = Knobs(decision.exit_threshold, decision.frame_scale)
         if candidate.place != "vehicle" or self._own_model_may_answer(task):
             self._turn_to(task, candidate, now_s)
         elif not task.attempts and not task.over_because:
@@ -114,11 +120,25 @@ class Dispatcher:
     def _turn_to(self, task: TaskRun, candidate: Candidate, now_s: float) -> None:
         """Have the task answered there: by the vehicle's own model, or by a node."""
         if candidate.place == "vehicle":
-            answering = asyncio.create_task(self._answer_here(task))
-            self._answering.add(answering)
-            answering.add_done_callback(self._answering.discard)
+            self._start(self._answer_here(task))
+        elif task.knobs.frame_scale < 1 and task.smaller_frames is None:
+            self._start(self._begin_with_smaller_picture(task, candidate))
         else:
             self._begin_attempt(task, candidate, now_s)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done for a task beside the event loop's next turns; it looks itself whether the task ended."""
+        started = asyncio.create_task(work)
+        self._under_way.add(started)
+        started.add_done_callback(self._under_way.discard)
+
+    async def _begin_with_smaller_picture(self, task: TaskRun, candidate: Candidate) -> None:
+        """Later attempts send the same picture: what a second scaling would save costs more than it is worth."""
+        scale = task.knobs.frame_scale
+        shrink = partial(shrink_jpeg, scale=scale, quality=self._jpeg_quality)
+        task.smaller_frames = await asyncio.to_thread(lambda: tuple(map(shrink, task.scene.frames)))
+        if not task.ended:
+            self._begin_attempt(task, candidate, time.monotonic())
 
     def _begin_attempt(self, task: TaskRun, candidate: Candidate, now_s: float) -> None:
         placement = Placement(
@@ -203,9 +223,9 @@ class Dispatcher:
 
     async def stop_own_model(self) -> None:
         """Nobody waits for its answers any more."""
-        for answering in self._answering:
-            answering.cancel()
-        await asyncio.gather(*self._answering, return_exceptions=True)
+        for work in self._under_way:
+            work.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
         if self._own_model is not None:
             await asyncio.to_thread(self._own_model.close)
 
@@ -351,7 +371,7 @@ class Dispatcher:
         self._end(task, ending)
 
     def _transmit_energy_j(self, task: TaskRun) -> float:
-        return self._utility.transmit_energy_j(task.scene.upload_bytes)
+        return self._utility.transmit_energy_j(sum(map(len, task.frames)))
 
     def _end(self, task: TaskRun, ending: Ending) -> None:
         """The one place where a task ends: the journal first, then the world."""

@@ -91,9 +91,6 @@ class Vehicle:
         own_model: OwnModel | None = None,
     ) -> None:
         self._configuration = configuration
-        theta = configuration.theta
-        # One for each exit: a model has two (models/exits.py).
-        self._exit_thresholds = () if theta is None else (theta, theta)
         self._name = configuration.name
         self._bus = bus
         self._journal = journal
@@ -182,7 +179,9 @@ class Vehicle:
             log.error("no picture, so no task", task_id=task_id, error=str(error))
             return
         speak_s = created_s + (arrival.kind.deadline_ms - self._configuration.fallback_margin_ms) / 1000
-        task = TaskRun(task_id, arrival.kind, scene, created_s, created_at_s, speak_s, self._exit_thresholds)
+        task = TaskRun(
+            task_id, arrival.kind, scene, created_s, created_at_s, speak_s, exit_threshold=self._configuration.theta
+        )
         try:
             self._journal.created(task_id, arrival.kind.name, arrival.kind.deadline_ms)
         except RunError as error:

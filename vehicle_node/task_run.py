@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from ..bus.kinds import TaskKind
 from ..bus.messages import Decision, Result, Task
 from ..bus.places import Place
+from ..policy.experience import Knobs
 from ..policy.features import TaskFacts
 from .attempts import Attempt
 from .scenes import Scene
+
+_EXITS = 2  # of every model (models/exits.py); one threshold for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class TaskRun:
     avoided: nodes that refused the task or did not answer it, and until when they are not asked again.
     own_model_failed: the vehicle's own model has refused it, or failed to answer.
     refusals: how often each node refused it. over_because: why the last attempt was over.
-    exit_thresholds: for an edge's early exits; empty: its model's own.
+    exit_threshold: for an edge's early exits, where a decision says none; None: its model's own.
+    knobs: of the newest decision. smaller_frames: what is sent in place of the scene's, once those were scaled.
     timers: what will happen if nothing else does; cancelled with the task's end.
     """
 
@@ -43,8 +47,10 @@ class TaskRun:
     created_s: float
     created_at_s: float
     speak_s: float
-    exit_thresholds: tuple[float, ...] = ()
+    exit_threshold: float | None = None
     decision: Decision | None = None
+    knobs: Knobs = field(default_factory=Knobs)
+    smaller_frames: tuple[bytes, ...] | None = None
     attempts: list[Attempt] = field(default_factory=list)
     attempt: Attempt | None = None
     avoided: dict[str, float] = field(default_factory=dict)
@@ -63,6 +69,11 @@ class TaskRun:
     @property
     def first_answer_ms(self) -> float | None:
         return None if self.provisional is None else self.provisional.shown_ms
+
+    @property
+    def frames(self) -> tuple[bytes, ...]:
+        """The pictures as they are sent, oldest first."""
+        return self.scene.frames if self.smaller_frames is None else self.smaller_frames
 
     def age_ms(self, now_s: float) -> float:
         return (now_s - self.created_s) * 1000
@@ -92,19 +103,20 @@ class TaskRun:
 
     def message(self, attempt: int, place: Place, now_s: float) -> Task:
         """An attempt, by its number, as it is asked at this moment."""
+        threshold = self.exit_threshold if self.knobs.exit_threshold is None else self.knobs.exit_threshold
         return Task(
             task_id=self.task_id,
             attempt=attempt,
             kind=self.kind.name,
             prompt=self.kind.prompt,
-            frames=self.scene.frames,
+            frames=self.frames,
             telemetry=self.scene.telemetry,
             deadline_ms=self.kind.deadline_ms,
             remaining_ms=self.remaining_ms(now_s),
             qos_floor=self.kind.qos_floor,
             place=place,
             max_tokens=self.kind.max_tokens,
-            exit_thresholds=self.exit_thresholds,
+            exit_thresholds=() if threshold is None else (threshold,) * _EXITS,
         )
 
     def cancel_timers(self) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import signal
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from .options import Json, print_bench
+
+PlotFolder = Annotated[
+    Path | None, typer.Option("--plot", metavar="DIR", help="Also draw the figures, as PNGs in this folder.")
+]
 
 verbs = typer.Typer(no_args_is_help=True, help="Measure; every figure of the README comes from one of these.")
 
@@ -30,6 +36,20 @@ def bench_bus(
     print_bench(measure_bus(quick=quick), as_json)
 
 
+@verbs.command("calibrate", epilog="Example:  roadside bench calibrate runs/20261121-101500-ab12 --json")
+def bench_calibrate(
+    run: Annotated[Path | None, typer.Argument(help="A run's folder [default: a fresh demo run]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the fitted constants go [default: environment.toml in the run]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit the simulated fleet to a real run, and replay the run in it; two minutes where there is no run yet."""
+    from ..benchmarks.calibrate import measure_calibration
+
+    print_bench(measure_calibration(run, out), as_json)
+
+
 @verbs.command("capacity", epilog="Example:  roadside bench capacity --json")
 def bench_capacity(
     quick: Annotated[bool, typer.Option("--quick", help="Short stages and a short hold: a rough knee.")] = False,
@@ -39,3 +59,95 @@ def bench_capacity(
     from ..benchmarks.capacity import measure_capacity
 
     print_bench(measure_capacity(quick=quick), as_json)
+
+
+@verbs.command("perllm", epilog="Example:  roadside bench perllm --json")
+def bench_perllm(
+    quick: Annotated[bool, typer.Option("--quick", help="The same rows from fewer requests and seeds.")] = False,
+    plot: PlotFolder = None,
+    as_json: Json = False,
+) -> None:
+    """PerLLM's evaluation anew, every policy beside cloud-only and the linear program's bound; some minutes."""
+    _end_as_by_ctrl_c()
+    from ..benchmarks.perllm import QUICK, PerllmPlan, measure_perllm
+    from ..benchmarks.perllm_plot import plot_perllm
+
+    result = measure_perllm(QUICK if quick else PerllmPlan())
+    if plot is not None:
+        _tell_written(plot_perllm(result, plot))
+    # A terminal is too narrow for intervals, and for a row of every policy in every cell.
+    columns = ("policy", "success_share", "throughput_ratio", "joules_per_request", "billed_joules_per_request")
+    _print_shown(result, as_json, columns=(*columns, "energy_bound_ratio", "bound"), hidden=("cells",))
+
+
+@verbs.command("policy", epilog="Example:  roadside bench policy --quick")
+def bench_policy(
+    quick: Annotated[bool, typer.Option("--quick", help="The same rows from fewer seeds and tasks.")] = False,
+    environment: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Constants of another fleet, as `roadside bench calibrate` writes them."),
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option(help="headline, or collaborative: with edge+cloud, and knobs that do something.")
+    ] = "headline",
+    rate: Annotated[float, typer.Option(min=0.01, metavar="HZ", help="Mean tasks per second of the fleet.")] = 20.0,
+    edges: Annotated[
+        list[int] | None, typer.Option(min=1, help="Only this many edges; may be repeated, the first is the headline.")
+    ] = None,
+    heartbeat: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0.0, metavar="SECONDS", help="Only this heartbeat; may be repeated, the first is the headline."
+        ),
+    ] = None,
+    plot: PlotFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Every policy in the simulated fleet, seed by seed on the same arrivals; twelve minutes, or two with --quick."""
+    _end_as_by_ctrl_c()
+    from ..benchmarks.policy import measure_policy, plan_of
+    from ..benchmarks.policy_plot import plot_policy
+    from ..benchmarks.policy_tables import tables_of
+
+    plan = plan_of(file=environment, scenario=scenario, rate_hz=rate, edges=edges, heartbeats_s=heartbeat)
+    result = measure_policy(plan.quick() if quick else plan)
+    if plot is not None:
+        _tell_written([plot_policy(result, plot)])
+    print_bench(result if as_json else tables_of(result), as_json)
+    if not as_json:
+        _tell_constants(result)
+
+
+@verbs.command("rivals", epilog="Example:  roadside bench rivals --json")
+def bench_rivals(as_json: Json = False) -> None:
+    """How each rival policy does with each of the settings tried for it, on seeds kept for that; six minutes."""
+    _end_as_by_ctrl_c()
+    from ..benchmarks.rivals import measure_rivals
+
+    print_bench(measure_rivals(), as_json)
+
+
+def _end_as_by_ctrl_c() -> None:
+    """So that the processes which compute go down with this one when it is told to stop."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _tell_written(paths: list[Path]) -> None:
+    for path in paths:
+        typer.echo(f"wrote {path}", err=True)
+
+
+def _print_shown(
+    result: dict[str, Any], as_json: bool, *, columns: tuple[str, ...], hidden: tuple[str, ...] = ()
+) -> None:
+    """All of it as JSON; for a person, these columns of the rows and no table that is hidden."""
+    if as_json:
+        print_bench(result, as_json)
+        return
+    shown = {key: value for key, value in result.items() if key not in hidden}
+    print_bench(shown | {"rows": [{name: row[name] for name in columns} for row in result["rows"]]}, as_json)
+    _tell_constants(result)
+
+
+def _tell_constants(result: dict[str, Any]) -> None:
+    typer.echo(f"constants {result['settings']['constants_sha256']}; --json has the rest")

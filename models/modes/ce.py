@@ -23,9 +23,8 @@ def decode(
     """
     generation, sequence = Generation(), SharedSequence(edge, prompt, limits, sharing)
     draft = sharing.draft
-    upload = sequence.read_prompt()
+    yield from sequence.read_prompt()
     while True:
-        yield upload
         said = sequence.speak()
         if not said.sure:
             # The edge's guess is claimed only to learn how often it is right; the reply is the same without.
@@ -42,7 +41,7 @@ def decode(
         if limits.reached(generation):
             return generation
         yield Spoke((said.token,))
-        upload = sequence.read(said.token)
+        yield from sequence.read(said.token)
 
 
 def _draft(sequence: SharedSequence[Inputs], said_so_far: Generation, guess: Said, limits: Limits) -> Steps[None]:

@@ -20,7 +20,7 @@ def decode(
     answer = DraftedAnswer(edge, prompt, limits, sharing)
     # What the cloud says instead of, or as well as, the edge's guesses: token and confidence by position.
     verdicts: dict[int, tuple[int, float]] = {}
-    yield answer.sequence.read_prompt()
+    yield from answer.sequence.read_prompt()
     while True:
         said = answer.draft()
         if not said.sure:

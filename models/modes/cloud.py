@@ -26,7 +26,7 @@ def decode(
             return generation
         # Pieces may come twice or, where one was lost, too far ahead: only what follows is taken.
         known = prompt.positions + len(generation.tokens) - reply.up_to
-        if not 0 <= known < len(reply.tokens):
+        if not 0 <= known < len(reply.tokens) == len(reply.confidences):
             continue
         for token, confidence in zip(reply.tokens[known:], reply.confidences[known:], strict=True):
             generation.add(token, "full", confidence)

@@ -91,7 +91,7 @@ class DraftedAnswer(Generic[Inputs]):
 
     def read_on(self) -> Steps[None]:
         """Read the last token, drafted or not."""
-        yield self.sequence.read(self._last_token)
+        yield from self.sequence.read(self._last_token)
 
     def end_alone(self) -> Steps[Generation]:
         """The cloud is silent for good."""

@@ -13,9 +13,8 @@ def decode(
 ) -> Steps[Generation]:
     """The answer to a prompt, each token by the cloud."""
     generation, sequence = Generation(), SharedSequence(edge, prompt, limits, sharing)
-    upload = sequence.read_prompt()
+    yield from sequence.read_prompt()
     while True:
-        yield upload
         yield Ask(sequence.session.positions)
         reply = yield Wait()
         if reply is None:
@@ -25,4 +24,4 @@ def decode(
         if limits.reached(generation):
             return generation
         yield Spoke(reply.tokens)
-        upload = sequence.read(reply.tokens[0])
+        yield from sequence.read(reply.tokens[0])

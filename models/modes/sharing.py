@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeAlias
 
 import numpy as np
 
-from ..decoding import Limits, Upload, UploadPrompt, UploadTokens
+from ..decoding import Limits, Steps, Upload, UploadPrompt, UploadTokens
 from ..speakers import Edge, Inputs, Prompt, Read, Said
 
 PromptForm: TypeAlias = Literal["hidden", "image"]
@@ -52,22 +52,29 @@ class SharedSequence(Generic[Inputs]):
         self._sharing = sharing
         self._last: Read | None = None
 
-    def read_prompt(self) -> Upload | UploadPrompt:
-        """Run the prompt up to the first exit; what the cloud must hear of it."""
-        upload = self.read_prompt_hidden()
-        return UploadPrompt(self.prompt_positions) if self._sharing.prompt == "image" else upload
+    def read_prompt(self) -> Steps[None]:
+        """Run the prompt up to the first exit, and tell the cloud."""
+        if self._sharing.prompt == "image":
+            # First of all: it need not wait until the edge has looked at the picture itself.
+            yield UploadPrompt(self.prompt_positions)
+            self.read_prompt_hidden()
+        else:
+            yield self.read_prompt_hidden()
 
-    def read(self, token: int) -> Upload | UploadTokens:
-        """Run a token that was said up to the first exit; what the cloud must hear of it."""
-        upload = self.read_hidden(token)
-        return UploadTokens(upload.position, (token,)) if self._sharing.answer == "tokens" else upload
+    def read(self, token: int) -> Steps[None]:
+        """Run a token that was said up to the first exit, and tell the cloud."""
+        if self._sharing.answer == "tokens":
+            yield UploadTokens(self.session.positions, (token,))
+            self.read_hidden(token)
+        else:
+            yield self.read_hidden(token)
 
     def read_prompt_hidden(self) -> Upload:
-        """As `read_prompt`; its hidden states in any case."""
+        """Run the prompt up to the first exit; its hidden states, for the cloud."""
         return self._read(self._prompt.inputs())
 
     def read_hidden(self, token: int) -> Upload:
-        """As `read`; its hidden state in any case."""
+        """Run a token that was said up to the first exit; its hidden state, for the cloud."""
         return self._read(self.edge.embed(token))
 
     def _read(self, inputs: Inputs) -> Upload:

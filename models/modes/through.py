@@ -25,7 +25,7 @@ def decode(
     answer = DraftedAnswer(edge, prompt, limits, sharing)
     # By how many positions were asked about: how many tokens stood then.
     asked: dict[int, int] = {}
-    yield answer.sequence.read_prompt()
+    yield from answer.sequence.read_prompt()
     while True:
         said = answer.draft()
         if not said.sure or answer.must_wait or answer.length == 1:

@@ -45,7 +45,8 @@ class Quality(_Table, frozen=True):
 class Kind(_Table, frozen=True):
     """share: of all tasks. The bounds are of even draws.
 
-    service_ms: by place, the mean inference time where it was measured, in place of tokens / tokens_per_second.
+    service_ms, context_ms: where they were measured, by place, the mean time of a node's own computing, in place of
+        tokens / tokens_per_second, and at "edge+cloud" that of waiting for the cloud.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Kind(_Table, frozen=True):
     deadline_s: Bounds
     quality: Quality
     service_ms: dict[Place, NotNegative] = {}
+    context_ms: NotNegative = 0.0
 
 
 class Node(_Table, frozen=True):

@@ -101,6 +101,7 @@ class Environment:
         self._in_flight: InFlight = in_flight
         self._uplink = uplink
         self._utility = constants.utility_model
+        self._row_keys = tuple(zip(self.layout.nodes, self.layout.places, strict=True))
         self._kind_names = [kind.name for kind in constants.kinds]
         self.reset(seed)
 
@@ -148,6 +149,13 @@ class Environment:
         It tells what no policy can know. Give `environment.state.copy()`, and go on with tasks in their order.
         """
         return self._dynamics.run(state, number, index, knobs)
+
+    def peek(self, state: FleetState, number: int, index: int) -> Realised:
+        """As `look`, but the queues of `state` stay as they are."""
+        trial = FleetState([link.copy() for link in state.links], state.servers.copy())
+        server = self._dynamics.server_of(number, index)
+        trial.servers[server] = trial.servers[server].copy()
+        return self._dynamics.run(trial, number, index)
 
     def summary(self) -> Summary:
         """Of the tasks decided so far."""
@@ -221,6 +229,7 @@ class Environment:
             decided_s=situation.now_s,
             ended_s=situation.now_s + latency_s,
             service_ms=realised.service_s * 1000 if latency_s == realised.latency_s else 0.0,
+            rows=self._row_keys,
         )
 
     def _ended_by(self, now_s: float) -> tuple[Experience, ...]:

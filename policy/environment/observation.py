@@ -45,6 +45,7 @@ class Observer:
         self._arrival_s = traces.arrival_s.tolist()
         self._report_error = traces.report_error
         self._service_ms = dynamics.announced_service_ms
+        self._power_w = dynamics.announced_power_w
         self._quality = dynamics.quality
         self._in_flight = in_flight
         self._reported_s = -math.inf
@@ -77,7 +78,7 @@ class Observer:
             # Index 0 is the vehicle itself, which knows its own queue: nothing is ever counted there.
             unreported=self._unreported[vehicle if self._in_flight == "vehicle" else 0][layout.node],
             service_ms=self._service_ms[task],
-            power_w=layout.power_w,
+            power_w=self._power_w[task],
             quality=self._quality[task],
             in_flight=in_flight,
             slots=layout.slots,

@@ -17,39 +17,71 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from roadside.bus.errors import MessageRefused
+from roadside.cloud_node.parts import Beginning, CloudParts
 from roadside.datasets.making import make_log
-from roadside.models.precision import to_float16
+from roadside.models.questions import Question
 from roadside.models.stages import Stage, decoder_of, final_head
-from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 VOCABULARY = 90
 HIDDEN_SIZE = 32
 FIRST_EXIT = 2
+END_TOKEN = 1
 
 
 @dataclass(frozen=True)
 class Cut:
-    """model: unsplit. first: the edge's layers. rest, head: the cloud's."""
+    """model: unsplit. parts: the cloud's; it reads a question as the numbers of tokens in its prompt."""
 
     model: Any
     first: Stage
-    rest: Stage
-    head: nn.Module
+    parts: CloudParts
     vocabulary: int = VOCABULARY
     hidden_size: int = HIDDEN_SIZE
 
     @torch.inference_mode()
-    def hidden(self, tokens: list[int]) -> NDArray[np.float16]:
-        """What an edge uploads for a sequence: [positions, hidden_size]."""
+    def hidden(self, tokens: list[int]) -> NDArray[np.float32]:
+        """What an edge uploads for a sequence, as exact as float16: [positions, hidden_size]."""
         session = self.first.session()
         session.feed(decoder_of(self.model).embed_tokens(torch.tensor([tokens])))
-        return to_float16(session.catch_up()[0])
+        return session.catch_up()[0].half().float().numpy()
 
     @torch.inference_mode()
     def next_token(self, tokens: list[int]) -> int:
         """The unsplit model's choice."""
         return int(self.model(torch.tensor([tokens])).logits[0, -1].argmax())
+
+    def answer(self, tokens: list[int], count: int) -> list[int]:
+        """So many tokens, or fewer up to the end token, as the unsplit model goes on."""
+        said: list[int] = []
+        while len(said) < count and END_TOKEN not in said:
+            said.append(self.next_token([*tokens, *said]))
+        return said
+
+    @staticmethod
+    def words(tokens: list[int]) -> str:
+        """The prompt of a question that has these tokens."""
+        return " ".join(map(str, tokens))
+
+
+def cut_up(model: Any, layers: int) -> Cut:
+    decoder = decoder_of(model)
+    first = Stage(decoder, 0, FIRST_EXIT)
+
+    @torch.inference_mode()
+    def encode(question: Question) -> torch.Tensor:
+        tokens = [int(word) for word in question.prompt.split() if word.isdecimal()]
+        if not tokens:
+            raise MessageRefused("prompt", "no token in it")
+        return decoder.embed_tokens(torch.tensor([tokens]))
+
+    @torch.inference_mode()
+    def embed(token: int) -> torch.Tensor:
+        return decoder.embed_tokens(torch.tensor([[token]]))
+
+    beginning = Beginning(first, encode, embed, end_token=END_TOKEN)
+    return Cut(model, first, CloudParts(Stage(decoder, FIRST_EXIT, layers), final_head(model), beginning))
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +104,7 @@ def cut() -> Cut:
             if parameter.ndim == 2:
                 # The library's 0.02 leaves logits so flat that a wrong context could still pick the same token.
                 parameter.normal_(std=0.25)
-    decoder = decoder_of(model)
-    return Cut(model, Stage(decoder, 0, FIRST_EXIT), Stage(decoder, FIRST_EXIT, 5), final_head(model))
+    return cut_up(model, layers=5)
 
 
 Responder = Callable[[asyncio.StreamWriter, dict[str, Any]], Awaitable[None]]

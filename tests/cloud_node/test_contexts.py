@@ -11,8 +11,9 @@ import pytest
 from roadside.bus.errors import MessageRefused
 from roadside.bus.messages import ContextChunk, Lease, LeaseRefused, LeaseRequest
 from roadside.bus.tensors import TensorPayload, pack
-from roadside.cloud_node.context import Computed, Context
+from roadside.cloud_node.context import Context, Refused
 from roadside.cloud_node.contexts import ContextManager
+from roadside.cloud_node.parts import run_together
 from roadside.cloud_node.settings import ContextSettings
 
 FITTING = LeaseRequest(model_hash="abc", first_exit_layer=2, hidden_size=32)
@@ -22,7 +23,9 @@ SEQUENCE = list(range(10, 26))
 @pytest.fixture
 def manage(cut: Any) -> Callable[..., ContextManager]:
     def make(**settings: Any) -> ContextManager:
-        return ContextManager(rest=cut.rest, model_hash="abc", settings=ContextSettings(**settings), counters=Counter())
+        return ContextManager(
+            parts=cut.parts, model_hash="abc", settings=ContextSettings(**settings), counters=Counter()
+        )
 
     return make
 
@@ -40,10 +43,11 @@ def chunk(cut: Any, session: str, position: int = 0, end: int = len(SEQUENCE), *
 
 
 def compute(cut: Any, manager: ContextManager, context: Context, up_to: int) -> int:
-    batch = context.begin(up_to)
-    token, confidence = batch.run(cut.head)
-    manager.finish(context, batch, Computed(token, confidence, 0.0, 0.0))
-    return token
+    assert manager.admit("edge", context, [up_to]) is None
+    batch = context.begin([up_to])
+    ((chosen,),) = run_together([batch], cut.parts).by_batch
+    context.finish(batch, [chosen])
+    return chosen.token
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def test_an_edge_of_another_model_gets_no_lease(manage: Any, reason: str, reques
 def test_a_session_is_its_edges_alone(cut: Any, manage: Any) -> None:
     manager = manage()
     first, second = lease(manager, "edge-1"), lease(manager, "edge-2")
-    assert manager.take("edge-1", chunk(cut, f"{first}.1"), 0.0) is None
+    assert manager.take("edge-1", chunk(cut, f"{first}.1"), 0.0) == "new"
     own = manager.find("edge-1", f"{first}.1", 0.0)
     assert manager.find("edge-2", f"{first}.1", 0.0) is None
     manager.close("edge-2", f"{first}.1")
@@ -119,7 +123,7 @@ def test_silent_sessions_are_zeroed_after_their_time(cut: Any, manage: Any) -> N
     manager.take("edge-1", chunk(cut, f"{granted}.2", end=4), 0.0)
     silent = manager.find("edge-1", f"{granted}.1", 0.0)
     compute(cut, manager, silent, 16)
-    cache = [layer.keys for layer in silent._stage.cache_layers]
+    cache = [layer.keys for layer in silent._rest.cache_layers]
     manager.take("edge-1", chunk(cut, f"{granted}.2", position=4), 3.0)
     manager.expire(6.0)
     assert not any(keys.any() for keys in cache)
@@ -133,7 +137,7 @@ def test_silent_sessions_are_zeroed_after_their_time(cut: Any, manage: Any) -> N
         ("shape", pack(np.ones((2, 31)), "float16")),
         ("shape", pack(np.ones(32), "float16")),
         ("shape", TensorPayload("float16", (2, 32), memoryview(b"\0" * 64))),
-        ("dtype", pack(np.ones((2, 32), np.float32), "float32")),
+        ("dtype", pack(np.ones((2, 32), np.int8), "int8")),
         ("not-finite", TensorPayload("float16", (1, 32), memoryview(b"\0\x7e" * 32))),
     ],
 )
@@ -152,10 +156,10 @@ def test_hidden_states_that_do_not_fit_reach_no_model(cut: Any, manage: Any, rea
 def test_a_session_that_would_be_too_long_is_given_up(cut: Any, manage: Any, position: int) -> None:
     manager = manage(max_positions=40)
     name = f"{lease(manager, 'edge-1')}.1"
-    assert manager.take("edge-1", chunk(cut, name), 0.0) is None
+    assert manager.take("edge-1", chunk(cut, name), 0.0) == "new"
     rest = chunk(cut, name)
     absurd = ContextChunk(session=name, rollback=0, position=position, hidden=rest.hidden)
-    assert manager.take("edge-1", absurd, 0.0) == "too-large"
+    assert manager.take("edge-1", absurd, 0.0) == Refused("too-large")
     assert manager.memory_bytes == 0
     with pytest.raises(MessageRefused):
         manager.take("edge-1", chunk(cut, name), 0.0)
@@ -167,21 +171,60 @@ def test_a_contradiction_is_given_up_and_other_sessions_are_not(cut: Any, manage
     for number in (1, 2):
         manager.take("edge-1", chunk(cut, f"{granted}.{number}"), 0.0)
     other = pack(np.ones((16, 32)), "float16")
-    assert manager.take("edge-1", chunk(cut, f"{granted}.1", hidden=other), 0.0) == "conflict"
+    assert manager.take("edge-1", chunk(cut, f"{granted}.1", hidden=other), 0.0) == Refused("conflict")
     assert compute(cut, manager, manager.find("edge-1", f"{granted}.2", 0.0), 16) == cut.next_token(SEQUENCE)
 
 
-def test_the_cache_counts_towards_a_sessions_bytes(cut: Any, manage: Any) -> None:
-    manager = manage(session_bytes=12_000)  # 16 positions wait in 7.4 kB, and are 12.5 kB as keys and values
+def test_a_batch_counts_before_it_is_run(cut: Any, manage: Any) -> None:
+    manager = manage(session_bytes=12_000)  # 16 positions wait in 3.8 kB, and are 6.1 kB as keys and values
     name = f"{lease(manager, 'edge-1')}.1"
-    assert manager.take("edge-1", chunk(cut, name), 0.0) is None
+    assert manager.take("edge-1", chunk(cut, name), 0.0) == "new"
     context = manager.find("edge-1", name, 0.0)
     assert compute(cut, manager, context, 16) == cut.next_token(SEQUENCE)
+    assert manager.take("edge-1", chunk(cut, name, position=15, hidden=rows(20), rollback=1, kept=15), 0.0) == "new"
+    assert manager.admit("edge-1", context, [35]) == Refused("too-large")
     assert context.refused == "too-large"
     assert manager.memory_bytes == 0
 
 
-def test_beyond_the_budget_the_heaviest_edge_loses_what_was_silent_longest(cut: Any, manage: Any) -> None:
+def rows(count: int) -> Any:
+    return pack(np.ones((count, 32)), "float16")
+
+
+def test_beyond_the_budget_the_least_recently_used_goes_first(cut: Any, manage: Any) -> None:
+    """Of edges that hold alike."""
+    manager = manage(budget_bytes=4 * 3_900)
+    edges = ["a", "b", "c", "d", "e"]
+    names = {edge: f"{lease(manager, edge)}.1" for edge in edges}
+    for now_s, edge in enumerate(edges[:4]):
+        assert manager.take(edge, chunk(cut, names[edge]), float(now_s)) == "new"
+    assert len(manager) == 4
+    manager.find("a", names["a"], 10.0)  # heard of again, so that it is not the oldest any more
+    assert manager.take("e", chunk(cut, names["e"]), 11.0) == "new"
+    assert manager.memory_bytes <= 4 * 3_900
+    assert [edge for edge in edges if manager.find(edge, names[edge], 12.0) is not None] == ["a", "c", "d", "e"]
+
+
+def test_what_does_not_fit_beside_batches_under_way_is_refused(cut: Any, manage: Any) -> None:
+    manager = manage(budget_bytes=13_000)
+    busy, late = f"{lease(manager, 'busy')}.1", f"{lease(manager, 'late')}.1"
+    manager.take("busy", chunk(cut, busy), 0.0)
+    context = manager.find("busy", busy, 0.0)
+    assert manager.admit("busy", context, [16]) is None
+    batch = context.begin([16])
+    assert manager.memory_bytes > 9_000, "with what the cache will have grown by"
+    assert manager.take("late", chunk(cut, late), 1.0) == Refused("no-room")
+    (chosen,) = run_together([batch], cut.parts).by_batch
+    context.finish(batch, chosen)
+    assert chosen[0].token == cut.next_token(SEQUENCE)
+    assert manager.memory_bytes <= 13_000
+
+
+def test_a_budget_of_nothing_helps_nobody(manage: Any) -> None:
+    assert manage(budget_bytes=0).lease("edge-1", FITTING) == LeaseRefused(reason="no-room")
+
+
+def test_an_edge_that_opens_many_sessions_pushes_out_its_own(cut: Any, manage: Any) -> None:
     manager = manage(budget_bytes=40_000)
     modest, greedy = lease(manager, "modest"), lease(manager, "greedy")
     manager.take("modest", chunk(cut, f"{modest}.1"), 0.0)
@@ -199,14 +242,14 @@ def test_a_session_that_is_being_computed_is_not_evicted(cut: Any, manage: Any) 
     granted = lease(manager, "edge-1")
     first = manager.find("edge-1", f"{granted}.1", 0.0)
     manager.take("edge-1", chunk(cut, f"{granted}.1"), 0.0)
-    batch = first.begin(16)
+    batch = first.begin([16])
     for number in (2, 3, 4):
         assert manager.find("edge-1", f"{granted}.{number}", float(number)) is not None
     assert len(manager) == 2
-    token, confidence = batch.run(cut.head)
-    manager.finish(first, batch, Computed(token, confidence, 0.0, 0.0))
+    (chosen,) = run_together([batch], cut.parts).by_batch
+    first.finish(batch, chosen)
     assert manager.find("edge-1", f"{granted}.1", 9.0) is first
-    assert token == cut.next_token(SEQUENCE)
+    assert chosen[0].token == cut.next_token(SEQUENCE)
 
 
 def test_leases_are_bounded(manage: Any) -> None:

@@ -43,7 +43,7 @@ def stage(request: pytest.FixtureRequest) -> Stage:
         case "qwen3":
             return stage_of(Qwen3ForCausalLM(Qwen3Config(**SIZES)))
         case _:
-            return stage_of(LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation="eager")))
+            return stage_of(LlamaForCausalLM(LlamaConfig(**{**SIZES, "attn_implementation": "eager"})))
 
 
 def rows(count: int, seed: int) -> torch.Tensor:

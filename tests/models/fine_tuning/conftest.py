@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from accelerate.state import AcceleratorState
 from roadside.datasets.bddx import SPLITS
 from roadside.datasets.making import make_log
 from roadside.datasets.phrases import words
+from roadside.models.exits import Exits, new_heads
 from roadside.models.still_images import still_qwen3_vl_processor
 from roadside.models.tokenizer import CHAT_TEMPLATE, build_tokenizer
 from transformers import (
@@ -151,6 +153,15 @@ def smolvlm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tests only read it."""
     return write_qwen3_vl(tmp_path_factory.mktemp("models") / "tiny-qwen3-vl")
+
+
+@pytest.fixture(scope="session")
+def unsplit_folder(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with exits between the layers that visual features are added behind, where it cannot be split."""
+    folder = Path(shutil.copytree(qwen_folder, tmp_path_factory.mktemp("models") / "tiny-unsplit"))
+    vocabulary = json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]
+    Exits((1, 3), new_heads(2, TEXT["hidden_size"], vocabulary), (0.8, 0.8)).save(folder, calibration={})
+    return folder
 
 
 @pytest.fixture(scope="session")

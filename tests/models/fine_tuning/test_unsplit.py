@@ -35,26 +35,26 @@ def generated(folder: Path, question: Question) -> list[int]:
     return tokens[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-def test_it_says_what_the_model_generates(qwen_folder: Path, frame: bytes) -> None:
-    answerer = any_cloud_answerer(str(qwen_folder))
+def test_it_says_what_the_model_generates(unsplit_folder: Path, frame: bytes) -> None:
+    answerer = any_cloud_answerer(str(unsplit_folder))
     assert isinstance(answerer, UnsplitAnswerer)
     for prompt in QUESTIONS:
         question = Question(prompt, (frame,), max_tokens=20)
         answer = answer_at_once(answerer, question)
-        assert list(answer.tokens) == generated(qwen_folder, question)
+        assert list(answer.tokens) == generated(unsplit_folder, question)
         assert set(answer.made_by) == {"full"}
 
 
-def test_a_vehicle_hosts_it_whole(qwen_folder: Path, frame: bytes) -> None:
-    answerer = vehicle_answerer(str(qwen_folder))
+def test_a_vehicle_hosts_it_whole(unsplit_folder: Path, frame: bytes) -> None:
+    answerer = vehicle_answerer(str(unsplit_folder))
     assert answerer.modes == {"vehicle": "full"}
     question = Question(QUESTIONS[0], (frame,), max_tokens=8)
-    assert list(answer_at_once(answerer, question).tokens) == generated(qwen_folder, question)
+    assert list(answer_at_once(answerer, question).tokens) == generated(unsplit_folder, question)
 
 
-def test_answers_that_take_turns_do_not_disturb_each_other(qwen_folder: Path, frame: bytes) -> None:
+def test_answers_that_take_turns_do_not_disturb_each_other(unsplit_folder: Path, frame: bytes) -> None:
     """The model itself remembers one prompt's positions only."""
-    answerer = any_cloud_answerer(str(qwen_folder))
+    answerer = any_cloud_answerer(str(unsplit_folder))
     small = encode_jpeg(Image.new("RGB", (64, 40)), 90)
     questions = [
         Question(prompt, (jpeg,), max_tokens=12) for prompt, jpeg in zip(QUESTIONS, (frame, small), strict=True)
@@ -72,13 +72,13 @@ def test_answers_that_take_turns_do_not_disturb_each_other(qwen_folder: Path, fr
     assert [said[index] for index in range(len(steps))] == alone
 
 
-def test_no_edge_hosts_it_and_the_reason_is_named(qwen_folder: Path, tmp_path: Path, frame: bytes) -> None:
+def test_no_edge_hosts_it_and_the_reason_is_named(unsplit_folder: Path, tmp_path: Path, frame: bytes) -> None:
     for make in (edge_answerer, cloud_answerer):
-        with pytest.raises(SplitError, match="at the cloud only"):
-            make(str(qwen_folder))
+        with pytest.raises(SplitError, match=r"exits after layers 2 and 3 it could be split.* at the cloud only"):
+            make(str(unsplit_folder))
     image = tmp_path / "frame.jpg"
     image.write_bytes(frame)
-    asked = ask_once(image, EXPLAIN.prompt, place="cloud", model=str(qwen_folder), telemetry=[])
+    asked = ask_once(image, EXPLAIN.prompt, place="cloud", model=str(unsplit_folder), telemetry=[])
     assert asked["made_by"].keys() == {"full"}
 
 

@@ -1,0 +1,93 @@
+"""Policies whose scores a trained network gives, served with NumPy: DDPG and the neural bandit.
+
+Beside the two that are registered stand the ablations of DDPG, which only a bench compares: `ABLATIONS` names them,
+`ServedPolicy(name, load_weights(bundled_weights(name)))` makes one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bus.places import Place
+from .base import Choice, PolicyOptions, register
+from .candidates import Candidates
+from .experience import Experience, Knobs
+from .features import FEATURES, TaskFacts
+from .node_memory import NodeMemory
+from .scorer import SetScorer
+from .selection import best
+from .weights import Weights, bundled_weights, load_weights
+
+ABLATIONS = (
+    "ddpg-1-step",
+    "ddpg-gaussian-noise",
+    "ddpg-ornstein-uhlenbeck-noise",
+    "ddpg-no-guide",
+    "ddpg-no-memory",
+    "ddpg-straight-through",
+)
+
+_LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 0.5, 1.0
+_SMALLEST_FRAME_SCALE = 0.25
+
+
+class ServedPolicy:
+    """The highest score among the allowed rows. It remembers how slow nodes are; its weights stay as they are."""
+
+    ignores_floors = False
+
+    def __init__(self, name: str, weights: Weights) -> None:
+        self.name = name
+        self._scorer = SetScorer(weights)
+        self.feature_range = _trusted(weights)
+        self._memory = NodeMemory()
+
+    def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice:
+        scores, knobs = self._scorer(self._memory.inputs(candidates), allowed)
+        index = best(scores, allowed)
+        chosen = knobs_of(knobs[index], candidates.places[index])
+        return Choice(index, scores, 1.0, "highest score of a trained network", chosen)
+
+    def observe(self, experience: Experience) -> None:
+        self._memory.observe(experience)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._memory.state_dict()
+
+
+def _trusted(weights: Weights) -> NDArray[np.float32]:
+    """[2, len(FEATURES)] between which values the guard may trust it: what it met, and half as much on either side."""
+    met = np.stack((weights.arrays["lowest"], weights.arrays["highest"]))[:, : len(FEATURES)]
+    margin = (met[1] - met[0]) / 2
+    return met + np.stack((-margin, margin))
+
+
+def knobs_of(values: NDArray[np.float32], place: Place) -> Knobs:
+    """The knobs that a network's outputs, each within 0 and 1, stand for; those that mean nothing there are left out.
+
+    A network that gives none leaves them to the nodes.
+    """
+    if not len(values) or place == "vehicle":
+        return Knobs()
+    threshold = _LOWEST_THRESHOLD + (_HIGHEST_THRESHOLD - _LOWEST_THRESHOLD) * float(values[0])
+    return Knobs(
+        exit_threshold=threshold if place == "edge+cloud" else None,
+        frame_scale=_SMALLEST_FRAME_SCALE + (1 - _SMALLEST_FRAME_SCALE) * float(values[1]),
+    )
+
+
+@register("ddpg")
+def make_ddpg(options: PolicyOptions) -> ServedPolicy:
+    """Deep deterministic policy gradient (training/ddpg.py): it minds what a choice does to later tasks."""
+    del options
+    return ServedPolicy("ddpg", load_weights(bundled_weights("ddpg")))
+
+
+@register("bandit")
+def make_bandit(options: PolicyOptions) -> ServedPolicy:
+    """The same network as a contextual bandit (training/bandit.py): the expected reward of this task alone."""
+    del options
+    return ServedPolicy("bandit", load_weights(bundled_weights("bandit")))
