@@ -12,7 +12,7 @@ def both_answerers(model: str | None = None) -> tuple[EdgeAnswerer, CloudAnswere
 
     Raises ModelError or SplitError as they do.
     """
-    checkpoint, reader = load_part(model, "cloud")
+    checkpoint, reader = load_part(model, "everything")
     encoder, split = checked_split(checkpoint, reader)
     edge = EdgeAnswerer(
         model=checkpoint.name,
