@@ -16,6 +16,7 @@ from ..datasets.findings import Findings
 from ..datasets.meteor import Meteor
 from ..datasets.references import Reference
 from .answering import CloudAnswerer, EdgeAnswerer, cloud_answerer, edge_answerer
+from .collaboration import Collaboration
 from .decoding import Generation, to_the_end
 from .local_cloud import LocalCloud
 from .partitions import EncodedPrompt
@@ -72,7 +73,9 @@ def evaluate_model(
     findings: counts scenes that the model refuses, which are left out. advance: told after each how many more there
     are. Raises ModelError where the model cannot be loaded or refuses all.
     """
-    voices = Voices(edge_answerer(model, draft=False), cloud_answerer(model), thetas, theta_scenes)
+    voices = Voices(
+        edge_answerer(model, collaboration=Collaboration(draft=False)), cloud_answerer(model), thetas, theta_scenes
+    )
     for scene in scenes:
         try:
             voices.answer(scene)
