@@ -87,7 +87,7 @@ class DiffusionNoise:
     """
 
     def __init__(
-        self, denoiser: Denoiser, deviation: float, *, levels: int = 5, learning_rate: float = 1e-3, cap: float = 8.0
+        self, denoiser: Denoiser, deviation: float, *, levels: int = 4, learning_rate: float = 1e-3, cap: float = 8.0
     ) -> None:
         self._denoiser, self._levels, self._cap = denoiser, levels, cap
         self._deviation = np.float32(deviation)
