@@ -10,14 +10,13 @@ from typing import Literal, get_args
 import msgspec
 
 from ..policy.base import Policy
-from ..policy.cs_ucb import CsUcbPolicy, CsUcbSettings
 from ..policy.environment.environment import run_episode
 from ..policy.perllm.bound import fluid_bound
 from ..policy.perllm.constants import PerllmConstants, perllm_file
 from ..policy.perllm.environment import Figures, PerllmEnvironment
 from ..policy.perllm.requests import draw_requests
 from ..policy.registry import PolicyOptions, make_policy, policy_names
-from ..policy.shadow_price import ShadowPricePolicy, ShadowPriceSettings
+from .rival_settings import IN_PERLLM
 
 Network = Literal["stable", "fluctuating"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
@@ -83,30 +82,16 @@ def _bound(constants: PerllmConstants, seed: int) -> Figures:
     )
 
 
-def _cs_ucb(options: PolicyOptions, *, predicts_delay: bool) -> Policy:
-    return CsUcbPolicy(options, CsUcbSettings(reward="equation-4"), predicts_delay=predicts_delay)
-
-
 def _at(place: Literal["edge", "cloud"], options: PolicyOptions) -> Policy:
     return make_policy("static", PolicyOptions(place=place, seed=options.seed))
 
 
-def _shadow_price(options: PolicyOptions) -> Policy:
-    # Nobody here values a joule of one request against its delay; the prices alone make the system thrifty.
-    return ShadowPricePolicy(options, ShadowPriceSettings(objective="delay"))
-
-
-# Rivals with settings of their own for this set-up, found on seeds that are not reported (docs/policies.md).
 _TRAINED = ("bandit", "ddpg")
 _FACTORIES: dict[str, Callable[[PolicyOptions], Policy]] = {
     CLOUD_ONLY: partial(_at, "cloud"),
     "edge-only": partial(_at, "edge"),
-    **{
-        name: partial(make_policy, name)
-        for name in ("random", "jsq", "greedy-delay", "greedy-utility", "softmax-greedy", "linucb", "active-inference")
-    },
-    "cs-ucb": partial(_cs_ucb, predicts_delay=False),
-    "cs-ucb-predicted": partial(_cs_ucb, predicts_delay=True),
-    "shadow-price": _shadow_price,
+    **{name: partial(make_policy, name) for name in ("random", "greedy-delay", "greedy-utility")},
+    **{name: rival.build for name, rival in IN_PERLLM.items()},
+    # As trained in the other set-up: what they learnt there is tried here.
     **{name: partial(make_policy, name) for name in _TRAINED},
 }
