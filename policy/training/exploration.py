@@ -111,9 +111,8 @@ class DiffusionNoise:
             noise = self._noise_in(value, torch.tensor([level]), batch)
             value = (value - step / (1 - kept).sqrt() * noise) / (1 - step).sqrt()
             if level:
-                before = self._kept[level - 1]
-                fresh = torch.from_numpy(rng.standard_normal((1, size), np.float32))
-                value = value + (step * (1 - before) / (1 - kept)).sqrt() * fresh
+                # This spread is the right one where the clean value is N(0, 1), as it is to begin with.
+                value = value + step.sqrt() * torch.from_numpy(rng.standard_normal((1, size), np.float32))
         # A network in the making may run away; nothing is gained beyond four standard deviations.
         return self._deviation * value[0].clamp(-4, 4).numpy()
 

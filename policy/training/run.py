@@ -151,13 +151,14 @@ class PolicyTraining:
         draw_training_curve(self.progression.rewards, self.progression.validations, out.with_suffix(".png"))
         return best.notes
 
-    def _weights(self) -> Weights:
+    def weights(self) -> Weights:
+        """What is learnt so far, as it would be served."""
         progression = self.progression
         notes = {
             "policy": self._policy,
             "seed": self._seed,
             "steps": self.training.steps,
-            "validation": progression.validations[-1][1],
+            "validation": progression.validations[-1][1] if progression.validations else None,
             "cpu_minutes": round(progression.cpu_s / 60, 2),
             "recipe": asdict(self._recipe),
         }
@@ -169,7 +170,7 @@ class PolicyTraining:
         best = max((earlier for _, earlier in self.progression.validations), default=-np.inf)
         self.progression.validations.append((self.training.steps, utility))
         if utility > best:
-            save_weights(self._partial / BEST_FILE, self._weights())
+            save_weights(self._partial / BEST_FILE, self.weights())
 
     def _save(self) -> None:
         state = {"training": self.training.state_dict(), "progression": asdict(self.progression)}
