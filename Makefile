@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slow lint bench clean
+.PHONY: install demo test test-slow test-oracle lint bench clean
 
 install: $(INSTALLED)
 
@@ -21,6 +21,11 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
+
+# Our DDPG beside another implementation on a pendulum, six trainings: about ten minutes.
+test-oracle: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[oracle]"
+	$(BIN)/pytest -s tests/policy/training/test_ddpg_pendulum.py
 
 # basedpyright reads `roadside.x` in the tests through a link that only tools see.
 lint: $(INSTALLED)

@@ -61,7 +61,9 @@ def measure_calibration(run_path: Path | None, toml_path: Path | None = None) ->
         "environment": str(toml_path),
         "environment_sha256": constants.sha256,
     }
-    _write(toml_path, constants, f"fitted to the run {run.path.name}: {figures['rate_hz']:.2f} tasks per second")
+    write_constants(
+        toml_path, constants, f"fitted to the run {run.path.name}: {figures['rate_hz']:.2f} tasks per second"
+    )
     rows = _rows(tasks, replay(constants, tasks))
     return {
         "bench": "calibrate",
@@ -122,7 +124,8 @@ def _heartbeat_s(states: Sequence[RecordedState]) -> float:
     return statistics.median(gaps_s) if gaps_s else 0.0
 
 
-def _write(path: Path, constants: EnvironmentConstants, what: str) -> None:
+def write_constants(path: Path, constants: EnvironmentConstants, what: str) -> None:
+    """Write constants as a TOML file, what they are in its first line; ConfigurationError where that cannot be."""
     lines = [f"# A simulated fleet, {what}.", f"# {constants.sha256}"]
     lines += [f"{key} = {_toml(value)}" for key, value in msgspec.to_builtins(constants).items()]
     try:

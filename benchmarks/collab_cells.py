@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..bus.link import CapacityTrace, DelayTrace, LinkShape
 from ..datasets.link_traces import parse_link
+from .collab_auto import Planned, PlanningEdge
 from .collab_clock import VirtualLink
 from .collab_contenders import Contender, replay
-from .collab_edge import Tokens
+from .collab_edge import Tokens, whole_answer
 from .collab_profiles import Profile
 from .collab_replay import Replayed
 from .collab_traces import TracedScene
@@ -89,6 +91,7 @@ class Cell:
         self,
         scenes: Sequence[TracedScene],
         contenders: Sequence[Contender],
+        planned: Sequence[Planned],
         profile: Profile,
         advance: Callable[[int], None],
     ) -> CellResults:
@@ -96,12 +99,18 @@ class Cell:
 
         A recorded link is begun at as many places as there are scenes. advance: told of scenes that are done.
         """
-        results: CellResults = {contender.name: [] for contender in contenders}
+        results: CellResults = {contender.name: [] for contender in (*contenders, *planned)}
+        tokens = (len(whole_answer(scene, max_tokens=scene.question.max_tokens)) for scene in scenes)
+        answers_ms = [profile.alone_ms(scene.positions, count) for scene, count in zip(scenes, tokens, strict=True)]
+        planning = [PlanningEdge(each, profile, answer_ms=statistics.fmean(answers_ms)) for each in planned]
         for number, scene in enumerate(scenes):
+            began_s = _recorded_s(self.shape) * number / len(scenes)
             for contender in contenders:
-                link = VirtualLink(self.shape, _recorded_s(self.shape) * number / len(scenes))
+                link = VirtualLink(self.shape, began_s)
                 replayed = replay(contender, scene, profile, link, max_tokens=scene.question.max_tokens)
                 results[contender.name].append(Taken.of(replayed))
+            for edge in planning:
+                results[edge.planned.name].append(Taken.of(edge.answer(scene, VirtualLink(self.shape, began_s))))
             scene.rest()
             advance(1)
         return results

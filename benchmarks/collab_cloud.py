@@ -43,11 +43,16 @@ class _Question:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A reply on its way. number: of the Ask that it answers, counted from 0."""
+    """A reply on its way, and when it arrives.
+
+    number: of the Ask that it answers, counted from 0. queue_ms, compute_ms: of that at the cloud.
+    """
 
     at_ms: float
     number: int
     reply: CloudReply
+    queue_ms: float
+    compute_ms: float
 
 
 class VirtualCloud:
@@ -120,7 +125,9 @@ class VirtualCloud:
                 end_ms += self._profile.whole.of(1) * (len(reply.tokens) - 1)
             else:
                 reply = self._verify(question.ask)
-            self._replies.append(Sent(self._down(end_ms), question.number, reply))
+            arrives_ms, queue_ms = self._down(end_ms), begin_ms - question.at_ms
+            self._replies.append(Sent(arrives_ms, question.number, reply, queue_ms, end_ms - begin_ms))
+            self.spans.append(Span("downlink", "reply", end_ms, arrives_ms))
         self._free_at_ms = end_ms
         self.spans.append(Span("cloud", "batch", begin_ms, end_ms, positions))
 
@@ -157,7 +164,7 @@ class VirtualCloud:
             raise ValueError(f"asked about {up_to} positions, and {len(self._tokens)} went up")
         new = self._kinds[self._run : up_to]
         self._run = max(self._run, up_to)
-        only_hidden = all(kind == "hidden" for kind in new)
+        only_hidden = new.count("hidden") == len(new)
         layers = self._profile.rest if only_hidden else self._profile.whole
         return layers.of(len(new)) + self._profile.prompt.of(new.count("prompt"))
 

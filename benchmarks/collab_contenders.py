@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..bus.tensors import TensorType
@@ -41,10 +41,6 @@ class Contender:
             return None
         return " / ".join(f"{threshold:.4g}" for threshold in self.thresholds)
 
-    @property
-    def is_lossless(self) -> bool:
-        return MODES[self.mode].is_lossless
-
 
 def line_up(calibrated: tuple[float, ...], half: tuple[float, ...]) -> list[Contender]:
     """All that run by themselves. calibrated: the model's own thresholds; half: those that ask for half the tokens."""
@@ -57,7 +53,10 @@ def line_up(calibrated: tuple[float, ...], half: tuple[float, ...]) -> list[Cont
         Contender("ce-sync", "ce-sync", calibrated),
         Contender("ce-half", "ce", half),
         Contender("ce-optimistic", "ce-optimistic", calibrated),
+        Contender("ce-optimistic-image", "ce-optimistic", calibrated, IMAGE),
+        Contender("ce-optimistic-tokens", "ce-optimistic", calibrated, TOKENS),
         Contender("through-hidden", "through", calibrated),
+        Contender("through-image", "through", calibrated, IMAGE),
         Contender("through-tokens", "through", calibrated, TOKENS),
         Contender("through-int8", "through", calibrated, context="int8"),
     ]
@@ -75,15 +74,24 @@ def replay(
     return Replay(recording, profile, link, clock, context=contender.context).run(steps)
 
 
-def half_asking(recordings: Sequence[Recording], *, max_tokens: int, share: float = 0.5) -> tuple[float, float]:
+def half_asking(recordings: Iterable[Recording], *, max_tokens: int, share: float = 0.5) -> tuple[float, float]:
     """One threshold for both exits at which `ce` asks its cloud for about that share of the tokens.
 
     It stands for the paper's workload (49.6% of the tokens at its theta of 0.8), whatever this model is sure of.
     """
-    surest: list[float] = []
+    surest = sorted(max(votes) for votes in zip(*exit_confidences(recordings, max_tokens=max_tokens), strict=True))
+    theta = surest[int(share * len(surest))]
+    return theta, theta
+
+
+def exit_confidences(recordings: Iterable[Recording], *, max_tokens: int) -> tuple[list[float], list[float]]:
+    """Of both exits, at every token of the whole model's answers."""
+    first: list[float] = []
+    second: list[float] = []
     for recording in recordings:
         answer = whole_answer(recording, max_tokens=max_tokens)
-        prefixes = (answer[:length] for length in range(len(answer)))
-        surest += [max(vote.confidence for vote in recording.at_exits(prefix)) for prefix in prefixes]
-    theta = sorted(surest)[int(share * len(surest))]
-    return theta, theta
+        for length in range(len(answer)):
+            votes = recording.at_exits(answer[:length])
+            first.append(votes[0].confidence)
+            second.append(votes[1].confidence)
+    return first, second

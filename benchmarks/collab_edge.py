@@ -73,20 +73,18 @@ def whole_answer(recording: Recording, *, max_tokens: int) -> Tokens:
 class TracedRead:
     """tokens: at the positions that were read."""
 
-    tokens: tuple[int, ...]
-    hidden_size: int
+    tokens: Tokens
     position_ids: None = None
 
     @property
     def hidden(self) -> NDArray[np.float32]:
-        """[positions, hidden_size], each row full of its token; one number of memory for each row."""
-        column = np.array(self.tokens, dtype=np.float32)[:, None]
-        return np.broadcast_to(column, (len(self.tokens), self.hidden_size))
+        """[positions, 1]: each row is its token. How wide a real one would be, whoever counts bytes knows."""
+        return np.array(self.tokens, dtype=np.float32)[:, None]
 
 
 def tokens_of(hidden: NDArray[np.float32]) -> list[int]:
     """What `TracedRead.hidden` was made of."""
-    return [int(token) for token in hidden[:, 0]]
+    return hidden[:, 0].astype(np.int64).tolist()
 
 
 class TracedPrompt:
@@ -94,7 +92,7 @@ class TracedPrompt:
 
     def __init__(self, recording: Recording, profile: Profile, clock: Clock) -> None:
         self.positions = recording.positions
-        self._cost_ms = profile.prompt.of(recording.positions)
+        self.encode_ms = profile.prompt.of(recording.positions)
         self._clock = clock
 
     def inputs(self) -> Piece:
@@ -102,7 +100,7 @@ class TracedPrompt:
 
     @cached_property
     def _encoded(self) -> Piece:
-        self._clock.spend("prompt", self._cost_ms, self.positions)
+        self._clock.spend("prompt", self.encode_ms, self.positions)
         return None
 
 
@@ -138,7 +136,7 @@ class TracedSession:
         self._tokens.extend(tokens)
         self.positions = len(self._tokens)
         edge.clock.spend("first", edge.profile.first.of(len(tokens)), len(tokens))
-        return TracedRead(tokens, edge.profile.hidden_size)
+        return TracedRead(tokens)
 
     def speak(self, read: TracedRead, thresholds: tuple[float, ...], /) -> Said:
         del read  # the sequence knows where it stands

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..models.mode_planner import Cut
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -19,7 +21,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one token costs in each part of a model, and how wide the hidden states are that travel between them.
+    """What one token costs in each part of a model, and where it is cut.
 
     prompt: making a prompt's embeddings, and whatever its positions cost on top of a stage's call.
     first, second: the edge's layers up to its first exit, and from there to its second, heads included.
@@ -27,12 +29,20 @@ class Profile:
     """
 
     name: str
-    hidden_size: int
+    cut: Cut
     prompt: Cost
     first: Cost
     second: Cost
     rest: Cost
     whole: Cost
+
+    @property
+    def hidden_size(self) -> int:
+        return self.cut.hidden_size
+
+    def alone_ms(self, positions: int, tokens: int) -> float:
+        """A whole answer of so many tokens in one place, after a prompt of so many positions."""
+        return self.prompt.of(positions) + self.whole.of(positions) + (tokens - 1) * self.whole.of(1)
 
 
 # CE-CoLLM, Table I: a LLaMA of 7B with exits after 8 and 16 of 32 layers, edge and cloud with an A100 each. The whole
@@ -41,7 +51,7 @@ class Profile:
 # each of its positions, wherever it is read first.
 PAPER = Profile(
     name="paper",
-    hidden_size=4096,
+    cut=Cut(first_exit=8, second_exit=16, layers=32, hidden_size=4096),
     prompt=Cost(0.0, 0.5),
     first=Cost(10.0),
     second=Cost(10.0),

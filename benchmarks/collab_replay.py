@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..bus.tensors import TensorType
+from ..edge_node.link_meter import Timed
 from ..models.context_codec import bytes_per_position
 from ..models.decoding import (
     Ask,
@@ -56,7 +57,7 @@ class Replay:
     """An answer in the making. clock: the edge's, which the steps' own edge spends on.
 
     context: precision of the hidden states that go up, and of the agreement that is told: float32 stands in
-        for the 16-bit ones, whose rounding is counted apart.
+        for the 16-bit ones, whose rounding is counted apart. on_timed: is told of every reply that is read.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Replay:
         clock: Clock,
         *,
         context: TensorType = "float16",
+        on_timed: Callable[[Timed], None] = lambda timed: None,
     ) -> None:
         self._recording = recording
         self._clock = clock
@@ -79,7 +81,12 @@ class Replay:
             "int8" if context == "int8" else "float32",
             lambda at_ms: link.down(at_ms, _FRAMING_BYTES),
         )
+        self._on_timed = on_timed
         self._bytes_up = self._positions_up = self._requests = 0
+        # Of context since the last question; and of each question when it was asked and what had gone up for it.
+        self._unasked_bytes = 0
+        self._sending_since_ms = 0.0
+        self._asked: list[tuple[float, int, float]] = []
         # A roll-back is told with whatever is sent next; replies to questions before it are void.
         self._cut: RollBack | None = None
         self._void_before = 0
@@ -125,9 +132,23 @@ class Replay:
             case _:
                 positions = size_bytes = 0
                 self._requests += 1
+                self._note_question()
+        if size_bytes and not self._unasked_bytes:
+            self._sending_since_ms = self._clock.now_ms
+        self._unasked_bytes += size_bytes
         self._bytes_up += size_bytes
         name = type(event).__name__
         self._cloud.send(self._put_on_link(name, size_bytes + _FRAMING_BYTES, positions), event)
+
+    def _note_question(self) -> None:
+        sending_ms = self._clock.now_ms - self._sending_since_ms if self._unasked_bytes else 0.0
+        self._asked.append((self._clock.now_ms, self._unasked_bytes, sending_ms))
+        self._unasked_bytes = 0
+
+    def _read(self, sent: Sent) -> CloudReply:
+        asked_ms, sent_bytes, sending_ms = self._asked[sent.number]
+        self._on_timed(Timed(sent.at_ms - asked_ms, sent.queue_ms, sent.compute_ms, sent_bytes, sending_ms))
+        return sent.reply
 
     def _put_on_link(self, name: str, size_bytes: int, positions: int) -> float:
         sent_ms = self._clock.now_ms
@@ -138,7 +159,7 @@ class Replay:
     def _poll(self) -> CloudReply | None:
         while (sent := self._cloud.replies_by(self._clock.now_ms)) is not None:
             if sent.number >= self._void_before:
-                return sent.reply
+                return self._read(sent)
         return None
 
     def _wait(self) -> CloudReply | None:
@@ -148,7 +169,7 @@ class Replay:
             return None
         self._clock.now_ms = max(began_ms, sent.at_ms)
         self._waits.append((began_ms, self._clock.now_ms))
-        return sent.reply
+        return self._read(sent)
 
     def _next_valid(self) -> Sent | None:
         while (sent := self._cloud.next_reply()) is not None and sent.number < self._void_before:
@@ -157,8 +178,9 @@ class Replay:
 
     def _measured(self, generation: Generation) -> Replayed:
         # What the cloud has not heard of yet, it need not compute any more: the session is closed.
-        computed = [span for span in self._cloud.spans if span.begin_ms <= self._clock.now_ms]
-        spans = sorted([*self._clock.spans, *computed], key=lambda span: span.begin_ms)
+        elsewhere = [span for span in self._cloud.spans if span.begin_ms <= self._clock.now_ms]
+        computed = [span for span in elsewhere if span.place == "cloud"]
+        spans = sorted([*self._clock.spans, *elsewhere], key=lambda span: span.begin_ms)
         waited_ms = sum(end - begin for begin, end in self._waits)
         total_ms = self._clock.now_ms
         return Replayed(
@@ -167,7 +189,7 @@ class Replay:
             first_token_ms=total_ms if self._first_token_ms is None else self._first_token_ms,
             edge_ms=_sum_ms(span for span in self._clock.spans if span.place == "edge"),
             cloud_ms=_sum_ms(computed),
-            link_ms=waited_ms - sum(_overlap_ms(span, wait) for span in computed for wait in self._waits),
+            link_ms=waited_ms - _overlap_ms(computed, self._waits),
             bytes_up=self._bytes_up,
             positions_up=self._positions_up,
             cloud_requests=self._requests,
@@ -179,5 +201,14 @@ def _sum_ms(spans: Iterable[Span]) -> float:
     return sum(span.length_ms for span in spans)
 
 
-def _overlap_ms(span: Span, wait: tuple[float, float]) -> float:
-    return max(0.0, min(span.end_ms, wait[1]) - max(span.begin_ms, wait[0]))
+def _overlap_ms(spans: Sequence[Span], waits: Sequence[tuple[float, float]]) -> float:
+    """How much of the waiting a place spent in spans; both are in the order of time, and none overlaps its like."""
+    overlap_ms, at = 0.0, 0
+    for begin_ms, end_ms in waits:
+        while at < len(spans) and spans[at].end_ms <= begin_ms:
+            at += 1
+        for span in spans[at:]:
+            if span.begin_ms >= end_ms:
+                break
+            overlap_ms += min(span.end_ms, end_ms) - max(span.begin_ms, begin_ms)
+    return overlap_ms

@@ -226,7 +226,7 @@ def _quality(tasks: Sequence[MeasuredTask], kind: str) -> Quality:
     for task in tasks:
         if task.kind == kind:
             told.update(task.quality)
-    return Quality(told.get("vehicle", 0.0), told.get("edge", 0.0), told.get("cloud", 0.0))
+    return Quality(told.get("vehicle", 0.0), told.get("edge", 0.0), told.get("cloud", 0.0), told.get("edge+cloud"))
 
 
 def _sigma(tasks: Sequence[MeasuredTask], computing: Mapping[Any, float]) -> float:

@@ -10,14 +10,14 @@ from typing import Literal, get_args
 import msgspec
 
 from ..policy.base import Policy
-from ..policy.cs_ucb import CsUcbPolicy, CsUcbSettings
 from ..policy.environment.environment import run_episode
 from ..policy.perllm.bound import fluid_bound
 from ..policy.perllm.constants import PerllmConstants, perllm_file
 from ..policy.perllm.environment import Figures, PerllmEnvironment
 from ..policy.perllm.requests import draw_requests
-from ..policy.registry import PolicyOptions, make_policy, policy_names
-from ..policy.shadow_price import ShadowPricePolicy, ShadowPriceSettings
+from ..policy.registry import PolicyOptions, make_policy
+from .rival_settings import IN_PERLLM
+from .trained import TRAINED, served, with_weights
 
 Network = Literal["stable", "fluctuating"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
@@ -60,13 +60,14 @@ def run_job(job: PerllmJob) -> Figures:
         return _bound(constants, job.seed)
     batch_s = constants.cloud_only_batch_s if job.policy == CLOUD_ONLY else 0.0
     environment = PerllmEnvironment(constants, seed=job.seed, cloud_batch_s=batch_s)
-    return run_episode(environment, _FACTORIES[job.policy](PolicyOptions(seed=job.seed)))
+    # What was trained was trained in the simulated fleet, and is tried here as it is.
+    policy = served(job.policy) if job.policy in TRAINED else _FACTORIES[job.policy](PolicyOptions(seed=job.seed))
+    return run_episode(environment, policy)
 
 
 def contenders() -> list[str]:
     """Every policy that there is, the bound last."""
-    shipped = [name for name in _FACTORIES if name in policy_names() or name not in _TRAINED]
-    return [*shipped, BOUND]
+    return [*_FACTORIES, *with_weights(TRAINED), BOUND]
 
 
 def _bound(constants: PerllmConstants, seed: int) -> Figures:
@@ -83,30 +84,13 @@ def _bound(constants: PerllmConstants, seed: int) -> Figures:
     )
 
 
-def _cs_ucb(options: PolicyOptions, *, predicts_delay: bool) -> Policy:
-    return CsUcbPolicy(options, CsUcbSettings(reward="equation-4"), predicts_delay=predicts_delay)
-
-
 def _at(place: Literal["edge", "cloud"], options: PolicyOptions) -> Policy:
     return make_policy("static", PolicyOptions(place=place, seed=options.seed))
 
 
-def _shadow_price(options: PolicyOptions) -> Policy:
-    # Nobody here values a joule of one request against its delay; the prices alone make the system thrifty.
-    return ShadowPricePolicy(options, ShadowPriceSettings(objective="delay"))
-
-
-# Rivals with settings of their own for this set-up, found on seeds that are not reported (docs/policies.md).
-_TRAINED = ("bandit", "ddpg")
 _FACTORIES: dict[str, Callable[[PolicyOptions], Policy]] = {
     CLOUD_ONLY: partial(_at, "cloud"),
     "edge-only": partial(_at, "edge"),
-    **{
-        name: partial(make_policy, name)
-        for name in ("random", "jsq", "greedy-delay", "greedy-utility", "softmax-greedy", "linucb", "active-inference")
-    },
-    "cs-ucb": partial(_cs_ucb, predicts_delay=False),
-    "cs-ucb-predicted": partial(_cs_ucb, predicts_delay=True),
-    "shadow-price": _shadow_price,
-    **{name: partial(make_policy, name) for name in _TRAINED},
+    **{name: partial(make_policy, name) for name in ("random", "greedy-delay", "greedy-utility")},
+    **{name: rival.build for name, rival in IN_PERLLM.items()},
 }

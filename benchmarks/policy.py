@@ -22,11 +22,11 @@ from ..policy.environment.environment import Summary
 from ..qos.intervals import mean_95
 from ..qos.run import this_machine
 from .parallel import run_parallel
-from .policy_cells import CLAIRVOYANT, LEARNS_NOTHING, Cell, PolicyJob, ablations, contenders, run_job
+from .policy_cells import CLAIRVOYANT, LEARNS_NOTHING, Cell, PolicyJob, contenders, run_job
 from .policy_timing import decision_times, step_time
+from .trained import TRAINED, ablations
 
 _FIRST_SEED = 101
-_CHALLENGERS = ("ddpg", "bandit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def measure_policy(plan: PolicyPlan) -> dict[str, Any]:
     paired = [
         _paired(plan, results, cell, name, rival)
         for cell in plan.cells()
-        for name in _CHALLENGERS
+        for name in TRAINED
         for rival in policies
         if name in seeing and rival in seeing and rival != name
     ]
@@ -227,10 +227,10 @@ def _ratios(plan: PolicyPlan, results: _Results, policies: list[str]) -> dict[st
     def utility(name: str) -> float:
         return fmean(each.utility for each in of(plan.base, name))
 
-    ratios = {f"{name}_utility": utility(name) for name in ("clairvoyant", *_CHALLENGERS) if name in policies}
+    ratios = {f"{name}_utility": utility(name) for name in ("clairvoyant", *TRAINED) if name in policies}
     unlearned = max((name for name in LEARNS_NOTHING if name in policies), key=utility)
     ratios[f"best_that_learns_nothing_is_{unlearned}"] = utility(unlearned)
-    for name in _CHALLENGERS:
+    for name in TRAINED:
         if name not in policies:
             continue
         for rival in {unlearned: None, "softmax-greedy": None, "greedy-utility": None, "bandit": None}:

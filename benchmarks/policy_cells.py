@@ -14,7 +14,9 @@ from ..policy.environment.clairvoyant import ClairvoyantPolicy
 from ..policy.environment.constants import COMMITTED, EnvironmentConstants, Scenario, load_constants
 from ..policy.environment.environment import Environment, Summary, run_episode
 from ..policy.environment.observation import InFlight
-from ..policy.registry import PolicyOptions, make_policy, policy_names
+from ..policy.registry import PolicyOptions, make_policy
+from ..policy.served import ABLATIONS
+from .trained import TRAINED, served, with_weights
 
 CLAIRVOYANT = "clairvoyant"
 # In the order in which they are shown: what learns nothing, what learns as it goes, what was trained.
@@ -70,7 +72,9 @@ class PolicyJob:
 
 def run_job(job: PolicyJob) -> Summary:
     environment = environment_of(job.cell, job.seed, job.tasks)
-    return run_episode(environment, policy_for(job.policy, environment, job.seed))
+    if job.policy == CLAIRVOYANT:
+        return run_episode(environment, ClairvoyantPolicy(environment))
+    return run_episode(environment, policy_for(job.policy, job.seed))
 
 
 def environment_of(cell: Cell, seed: int, tasks: int) -> Environment:
@@ -85,24 +89,19 @@ def environment_of(cell: Cell, seed: int, tasks: int) -> Environment:
     )
 
 
-def policy_for(name: str, environment: Environment, seed: int) -> Policy:
+def policy_for(name: str, seed: int) -> Policy:
     """`static` is all to the edges here, the best of the places for that."""
-    if name == CLAIRVOYANT:
-        return ClairvoyantPolicy(environment)
     if name in _PLACES:
         return make_policy("static", PolicyOptions(place=_PLACES[name], seed=seed))
+    if name in (*TRAINED, *ABLATIONS):
+        return served(name)
     return make_policy(name, PolicyOptions(seed=seed))
 
 
 def contenders() -> list[str]:
     """Those of NAMES that this installation has."""
-    there = {*policy_names(), CLAIRVOYANT}
-    return [name for name in NAMES if name in there]
-
-
-def ablations() -> list[str]:
-    """Variants of what was trained, by the names under which they are registered."""
-    return [name for name in policy_names() if name.startswith(("ddpg-", "bandit-"))]
+    missing = set(TRAINED) - set(with_weights(TRAINED))
+    return [name for name in NAMES if name not in missing]
 
 
 @cache

@@ -11,9 +11,8 @@ import numpy as np
 from ..bus.places import PLACES, Place
 from ..policy.candidates import Candidates, candidates_of
 from ..policy.features import Observed, TaskFacts
-from ..policy.registry import PolicyOptions, make_policy
 from ..policy.utility import UtilityModel
-from .policy_cells import Cell, environment_of
+from .policy_cells import Cell, environment_of, policy_for
 
 CANDIDATES = (7, 128)
 _DECISIONS = 400
@@ -46,7 +45,7 @@ def step_time(cell: Cell) -> float:
 
 def _decision_ms(name: str, rows: int) -> float:
     draw = np.random.default_rng(rows)
-    policy = make_policy(name, PolicyOptions(place="edge" if name == "static" else None))
+    policy = policy_for(name, seed=1)
     nodes = ("vehicle", *(f"edge-{n}" for n in range(1, rows - 1)), "cloud")
     places: tuple[Place, ...] = ("vehicle", *("edge" for _ in range(rows - 2)), "cloud")
     utility, allowed = UtilityModel(), np.ones(rows, np.bool_)

@@ -162,6 +162,7 @@ class Result(Message, frozen=True, tag="Result"):
     made_by: for each token who made it: "exit1", "exit2", ... or "full"; empty where no model spoke.
     place: where the answer was realised, which may differ from where it was asked for.
     context: of an answer at `edge+cloud`, final ones only.
+    is_whole: False: only the first words of an answer, of which more will come; no answer by itself.
     """
 
     task_id: Name
@@ -178,6 +179,7 @@ class Result(Message, frozen=True, tag="Result"):
     energy_method: EnergyMethod
     load: Load
     context: ContextUse | None = None
+    is_whole: bool = True
 
 
 class Candidate(Part, frozen=True):

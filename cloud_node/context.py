@@ -108,6 +108,7 @@ class Context:
         # Of all that arrived, run or not: tells a repetition from a contradiction.
         self._arrived = Arrivals()
         self._given: dict[int, Computed] = {}
+        self._asked: set[int] = set()
         # Of all that is asked, once anything was.
         self._sampling: Sampling | Literal["greedy"] | None = None
         self._freed = False
@@ -203,7 +204,10 @@ class Context:
         return energy_j
 
     def look(self, *, rollback: int, up_to: int, claimed: Sequence[int] = ()) -> Standing:
-        """How things stand with the tokens after `up_to` positions, or those that are claimed to come before."""
+        """How things stand with the tokens after `up_to` positions, or those that are claimed to come before.
+
+        They are remembered: a batch that runs over their positions computes them, whoever it was begun for.
+        """
         if self.refused is not None:
             return Refused(self.refused)
         if rollback < self.rollback:
@@ -212,6 +216,7 @@ class Context:
             # Nothing has told yet what the roll-back left standing, so perhaps nothing.
             return Missing(0, up_to)
         first_wanted = up_to - max(0, len(claimed) - 1)
+        self._asked.update(range(first_wanted, up_to + 1))
         verdict = self._verdict(first_wanted, up_to, claimed)
         if verdict is not None:
             return verdict
@@ -233,8 +238,10 @@ class Context:
     # What is computed
 
     def still_wanted(self, wanted: Iterable[int]) -> tuple[int, ...]:
-        """Those of some tokens that were not run meanwhile, in rising order."""
-        return tuple(sorted(each for each in wanted if each > self._positions_run))
+        """Those of some tokens that were not run meanwhile, with all others asked for on the way; in rising order."""
+        behind = {each for each in wanted if each > self._positions_run}
+        last = max(behind, default=0)
+        return tuple(sorted(behind | {each for each in self._asked if self._positions_run < each <= last}))
 
     def growth_bytes(self, up_to: int) -> int:
         """By how much the caches will have grown after a batch up to there."""
@@ -311,6 +318,7 @@ class Context:
         self._tokens.clear()
         self._arrived.clear()
         self._given.clear()
+        self._asked.clear()
         self._cache_bytes = self._prompt_positions = 0
         if not self.computing:
             self._free_stages()
@@ -350,6 +358,7 @@ class Context:
         self._positions_run = min(self._positions_run, kept)
         self._first_run = min(self._first_run, kept)
         self._given = {up_to: given for up_to, given in self._given.items() if up_to <= kept}
+        self._asked = {up_to for up_to in self._asked if up_to <= kept}
 
     def _verdict(self, first_wanted: int, up_to: int, claimed: Sequence[int]) -> Verdict | None:
         """What is known, where that is enough: nothing counts behind the first claim that is wrong."""

@@ -20,14 +20,14 @@ from ..bus.errors import OutboxFull
 from ..bus.messages import Lease, LeaseRefused, LeaseRequest, Message, Nack, NodeState, TokenReply
 from ..bus.transport import Bus, Received, Subscription
 from ..models.companions import ContextDtype, LinkEstimate
+from ..models.context_codec import bytes_per_position
 from ..models.questions import Question
 from .cloud_session import BusCloudSession, CloudTerms, SessionSettings
+from .link_meter import LinkMeter
 
 log = structlog.get_logger()
 
 _LEASE_REPEAT_S = 1.0
-_FIRST_ROUND_TRIP_MS = 10.0  # a guess until the first reply has been timed
-_SMOOTHING = 0.2
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class _Cloud:
     lease: Lease | None = None
     asked_s: float = -_LEASE_REPEAT_S
     refused: bool = False
-    round_trip_ms: float = _FIRST_ROUND_TRIP_MS
+    meter: LinkMeter = field(default_factory=LinkMeter)
     timed_out: bool = False
     sessions: dict[str, BusCloudSession] = field(default_factory=dict)
 
@@ -90,7 +90,6 @@ class CloudLine:
         self, deadline_s: float, question: Question, *, dtype: ContextDtype | None = None
     ) -> BusCloudSession | None:
         """A session with the cloud that would reply soonest; None where none can be asked."""
-        del question, dtype
         now_s = time.monotonic()
         if (name := self._best(now_s)) is None:
             return None
@@ -99,6 +98,10 @@ class CloudLine:
         session = BusCloudSession(
             cloud=name,
             name=f"{cloud.lease.lease}.{next(self._numbers)}",
+            question=question,
+            dtype=dtype or self._settings.context_dtype,
+            meter=cloud.meter,
+            takes_prompts=cloud.lease.takes_prompts,
             renamed=lambda session: self._rename(name, session),
             closed=lambda session: self._closed(name, session),
             post=lambda topic, body: self._bus.post(topic, body, node=name, edge=self._bus.name),
@@ -116,8 +119,16 @@ class CloudLine:
         if (name := self._best(time.monotonic())) is None:
             return None
         cloud = self._clouds[name]
-        wait_ms = cloud.state.load.wait_ms if cloud.state.load is not None else 0.0
-        return LinkEstimate(round_trip_ms=cloud.round_trip_ms, wait_ms=wait_ms)
+        meter, dtype = cloud.meter, self._settings.context_dtype
+        return LinkEstimate(
+            round_trip_ms=meter.round_trip_ms,
+            uplink_bps=meter.uplink_bps,
+            wait_ms=meter.wait_ms,
+            compute_ms=meter.compute_ms,
+            answer_ms=_answer_ms(cloud.state),
+            takes_prompts=cloud.lease is not None and cloud.lease.takes_prompts,
+            bytes_per_value=bytes_per_position(dtype, self._terms.hidden_size) / self._terms.hidden_size,
+        )
 
     def _best(self, now_s: float) -> str | None:
         usable = {name: cloud for name, cloud in self._clouds.items() if self._is_usable(name, cloud, now_s)}
@@ -192,8 +203,8 @@ class CloudLine:
             return
         if isinstance(body, Nack):
             session.take_nack(body)
-        elif (round_trip_ms := session.take_reply(body)) is not None:
-            cloud.round_trip_ms += _SMOOTHING * (round_trip_ms - cloud.round_trip_ms)
+        else:
+            session.take_reply(body)
 
     def _rename(self, cloud_name: str, session: BusCloudSession) -> str | None:
         """A new name for a session that its cloud has forgotten; None where it has forgotten the lease as well."""
@@ -226,4 +237,11 @@ def _may_be_asked(cloud: _Cloud, now_s: float) -> bool:
 
 def _expected_ms(cloud: _Cloud) -> float:
     load = cloud.state.load
-    return cloud.round_trip_ms + (load.wait_ms if load is not None else 0.0)
+    return cloud.meter.round_trip_ms + (load.wait_ms if load is not None else 0.0)
+
+
+def _answer_ms(state: NodeState) -> float | None:
+    """What a cloud's own answers took of late, over the kinds of task that it had; None where it had none."""
+    if state.load is None or not (by_kind := state.load.service_ms.get("cloud")):
+        return None
+    return sum(by_kind.values()) / len(by_kind)

@@ -16,9 +16,9 @@ from .configuration import EdgeConfiguration
 
 async def run(configuration: EdgeConfiguration, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; raises ModelError or BrokerError before the first task where it cannot."""
-    collaborate = configuration.mode == "ce"
-    make_answerer = partial(edge_answerer, configuration.model, collaborate=collaborate, draft=configuration.draft)
-    make_companion = partial(_cloud_line, configuration) if collaborate else None
+    collaboration = configuration.collaboration
+    make_answerer = partial(edge_answerer, configuration.model, collaboration=collaboration)
+    make_companion = partial(_cloud_line, configuration) if collaboration.mode != "standalone" else None
     await serve(configuration, "edge", make_answerer, make_companion, stop)
 
 
@@ -33,6 +33,10 @@ def _cloud_line(
             first_exit_layer=answerer.partition.first.end_layer,
             hidden_size=answerer.partition.first.hidden_size,
         ),
-        settings=SessionSettings(timeout_ms=configuration.cloud_timeout_ms, chunk_bytes=configuration.chunk_bytes),
+        settings=SessionSettings(
+            timeout_ms=configuration.cloud_timeout_ms,
+            chunk_bytes=configuration.chunk_bytes,
+            context_dtype=configuration.context_dtype,
+        ),
         preferred=configuration.cloud,
     )

@@ -9,49 +9,68 @@ from typing import Any
 from ..bus.errors import SplitError
 from ..bus.places import Place
 from . import checkpoints
-from .decoding import Generation, Limits, Steps
+from .circumstances import UNKNOWN, Circumstances
+from .collaboration import Collaboration
+from .decoding import Chose, Generation, Limits, Steps
 from .exits import thresholds_for
-from .loading import check_question, checked_split, load_edge, load_part, named_failures
-from .modes import ce, full, standalone
-from .modes.sharing import Sharing
+from .loading import EdgeParts, check_question, checked_split, load_edge, load_part, named_failures
+from .mode_planner import Cut, ModePlanner
+from .modes import full
+from .modes.registry import MODES
+from .modes.sharing import BY_DEFAULT
 from .partitions import EdgePartition, EncodedPrompt, WholeModel
 from .prompt_encoder import PromptEncoder, PromptReader
 from .questions import Answer, Question, answer_at_once, own_place
-from .stages import SplitDecoder
+from .stages import SplitDecoder, decoder_of
 from .unsplit import ProcessedPrompt, UnsplitModel
 
+BY_CE = Collaboration()
+ALONE = Collaboration(mode="standalone")
 
-def edge_answerer(model: str | None = None, *, collaborate: bool = True, draft: bool = True) -> EdgeAnswerer:
+
+def edge_answerer(model: str | None = None, *, collaboration: Collaboration = BY_CE) -> EdgeAnswerer:
     """The edge partition: vision, and the layers up to the second exit. Raises ModelError or SplitError.
 
-    collaborate: offer `edge+cloud` besides `edge`; draft: tell there what the edge would say alone.
+    collaboration: how it answers at `edge+cloud`; in mode "standalone" it does not.
     """
-    parts = load_edge(model)
+    return edge_answerer_of(load_edge(model), collaboration)
+
+
+def edge_answerer_of(parts: EdgeParts, collaboration: Collaboration) -> EdgeAnswerer:
+    """From parts that are loaded and proven."""
     checkpoint = parts.checkpoint
-    places: tuple[Place, ...] = ("edge", "edge+cloud") if collaborate else ("edge",)
+    modes: dict[Place, str] = {"edge": "standalone"}
+    if collaboration.mode != "standalone":
+        modes["edge+cloud"] = collaboration.mode
+    cut = Cut(
+        first_exit=parts.first.end_layer,
+        second_exit=parts.second.end_layer,
+        layers=decoder_of(checkpoint.model).config.num_hidden_layers,
+        hidden_size=parts.first.hidden_size,
+    )
     return EdgeAnswerer(
         model=checkpoint.name,
         model_hash=checkpoint.digest,
-        quality=_quality(checkpoint, places),
+        quality=_quality(checkpoint, tuple(modes)),
         reader=parts.reader,
         encoder=parts.encoder,
         partition=EdgePartition(parts.encoder, parts.first, parts.second, checkpoint.exits),
-        modes={place: _EDGE_MODES[place] for place in places},
-        draft=draft,
+        modes=modes,
+        planner=ModePlanner(collaboration, cut),
     )
 
 
 def cloud_answerer(model: str | None = None) -> CloudAnswerer:
     """The whole model, cut as edges need it. Raises ModelError or SplitError."""
     checkpoint, reader = load_part(model, "cloud")
-    return _cloud_answerer(checkpoint, reader, *checked_split(checkpoint, reader))
+    return cloud_answerer_of(checkpoint, reader, *checked_split(checkpoint, reader))
 
 
 def any_cloud_answerer(model: str | None = None) -> CloudAnswerer | UnsplitAnswerer:
     """The whole model; one that cannot be split is left in one piece. Raises ModelError."""
     checkpoint, reader = load_part(model, "cloud")
     try:
-        return _cloud_answerer(checkpoint, reader, *checked_split(checkpoint, reader))
+        return cloud_answerer_of(checkpoint, reader, *checked_split(checkpoint, reader))
     except SplitError as refusal:
         answerer = UnsplitAnswerer(
             model=checkpoint.name,
@@ -69,16 +88,17 @@ def any_cloud_answerer(model: str | None = None) -> CloudAnswerer | UnsplitAnswe
 def vehicle_answerer(model: str | None = None) -> EdgeAnswerer | CloudAnswerer | UnsplitAnswerer:
     """A vehicle's own model: with its early exits, or whole where it cannot be split. Raises ModelError."""
     try:
-        answerer = edge_answerer(model, collaborate=False)
+        answerer = edge_answerer(model, collaboration=ALONE)
     except SplitError:
         answerer = any_cloud_answerer(model)
     place = own_place(answerer)
     return replace(answerer, modes={"vehicle": answerer.modes[place]}, quality={"vehicle": answerer.quality[place]})
 
 
-def _cloud_answerer(
+def cloud_answerer_of(
     checkpoint: checkpoints.Checkpoint, reader: PromptReader, encoder: PromptEncoder, split: SplitDecoder
 ) -> CloudAnswerer:
+    """From parts that are loaded and proven."""
     return CloudAnswerer(
         model=checkpoint.name,
         model_hash=checkpoint.digest,
@@ -87,9 +107,6 @@ def _cloud_answerer(
         encoder=encoder,
         whole=WholeModel(encoder, split.first, split.rest, split.head),
     )
-
-
-_EDGE_MODES: dict[Place, str] = {"edge": "standalone", "edge+cloud": "ce"}
 
 
 @dataclass(kw_only=True)
@@ -102,19 +119,20 @@ class ModelAnswerer:
     modes: dict[Place, str]
     reader: PromptReader
 
-    def begin(self, question: Question, place: Place) -> Steps[Answer]:
+    def begin(self, question: Question, place: Place, circumstances: Circumstances = UNKNOWN) -> Steps[Answer]:
         started_s = time.perf_counter()
         prompt = self.encode(question)
-        prompt.inputs()
-        encoded_s = time.perf_counter()
-        generation = yield from self.decode(question, place, prompt)
+        read_s = time.perf_counter()
+        generation = yield from self.decode(question, place, prompt, circumstances)
+        decoded_s = time.perf_counter()
+        encode_ms = prompt.encode_ms or 0.0
         return Answer(
             text=self.words(tuple(generation.tokens)),
             tokens=tuple(generation.tokens),
             made_by=tuple(generation.made_by),
             confidence=generation.mean_confidence,
-            vision_ms=(encoded_s - started_s) * 1000,
-            decode_ms=(time.perf_counter() - encoded_s) * 1000,
+            vision_ms=(read_s - started_s) * 1000 + encode_ms,
+            decode_ms=(decoded_s - read_s) * 1000 - encode_ms,
         )
 
     def words(self, tokens: tuple[int, ...]) -> str:
@@ -124,12 +142,14 @@ class ModelAnswerer:
         """What the modes begin with: a `Prompt`."""
         raise NotImplementedError
 
-    def decode(self, question: Question, place: Place, prompt: Any) -> Steps[Generation]:
-        """The mode of a place, from the encoded prompt on."""
+    def decode(
+        self, question: Question, place: Place, prompt: Any, circumstances: Circumstances = UNKNOWN
+    ) -> Steps[Generation]:
+        """The mode of a place, from the prompt on."""
         raise NotImplementedError
 
     def _limits(self, question: Question, thresholds: tuple[float, ...] = ()) -> Limits:
-        return Limits(question.max_tokens, self.reader.end_token, thresholds)
+        return Limits(question.max_tokens, self.reader.end_token, thresholds, question.sampling)
 
 
 @dataclass(kw_only=True)
@@ -144,16 +164,25 @@ class SplitAnswerer(ModelAnswerer):
 
 @dataclass(kw_only=True)
 class EdgeAnswerer(SplitAnswerer):
-    """Answers with the early exits, and at `edge+cloud` asks a cloud for what neither of them is sure of."""
+    """Answers with the early exits, and at `edge+cloud` together with a cloud. planner: how, there."""
 
     partition: EdgePartition
-    draft: bool = True
+    planner: ModePlanner
 
-    def decode(self, question: Question, place: Place, prompt: EncodedPrompt) -> Steps[Generation]:
+    def decode(
+        self, question: Question, place: Place, prompt: EncodedPrompt, circumstances: Circumstances = UNKNOWN
+    ) -> Steps[Generation]:
         limits = self._limits(question, thresholds_for(question.exit_thresholds, self.partition.exits))
+        name, sharing = "standalone", BY_DEFAULT
         if place == "edge+cloud":
-            return ce.decode(self.partition, prompt, limits, Sharing(draft=self.draft))
-        return standalone.decode(self.partition, prompt, limits)
+            name, sharing = self.planner.plan(question, prompt.positions, circumstances)
+            yield Chose(name)
+        decode = MODES[name].decode
+        return (
+            yield from self.planner.measurements.watch(
+                self.partition, prompt, lambda edge: decode(edge, prompt, limits, sharing)
+            )
+        )
 
 
 @dataclass(kw_only=True)
@@ -163,8 +192,10 @@ class CloudAnswerer(SplitAnswerer):
     whole: WholeModel
     modes: dict[Place, str] = field(default_factory=lambda: {"cloud": "full"})
 
-    def decode(self, question: Question, place: Place, prompt: EncodedPrompt) -> Steps[Generation]:
-        del place  # there is only one
+    def decode(
+        self, question: Question, place: Place, prompt: EncodedPrompt, circumstances: Circumstances = UNKNOWN
+    ) -> Steps[Generation]:
+        del place, circumstances  # there is only one way
         return full.decode(self.whole, prompt, self._limits(question))
 
 
@@ -179,8 +210,10 @@ class UnsplitAnswerer(ModelAnswerer):
     def encode(self, question: Question) -> ProcessedPrompt:
         return ProcessedPrompt(self.reader.read(question))
 
-    def decode(self, question: Question, place: Place, prompt: ProcessedPrompt) -> Steps[Generation]:
-        del place  # there is only one
+    def decode(
+        self, question: Question, place: Place, prompt: ProcessedPrompt, circumstances: Circumstances = UNKNOWN
+    ) -> Steps[Generation]:
+        del place, circumstances  # there is only one way
         return full.decode(self.whole, prompt, self._limits(question))
 
 

@@ -5,36 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from ..bus.messages import ContextUse
+from .circumstances import LinkEstimate as LinkEstimate
 from .decoding import CloudReply, ToCloud
 from .questions import Question
 
 # Of hidden states on the wire; int8 has a scale for each channel.
 ContextDtype: TypeAlias = Literal["float32", "float16", "bfloat16", "int8"]
-
-
-@dataclass(frozen=True, slots=True)
-class LinkEstimate:
-    """The way to a cloud, smoothed over what was measured of late.
-
-    round_trip_ms: of a small request and its reply, without the cloud's own time.
-    uplink_bps: bits per second of context on its way up; None: nothing large enough has gone up yet.
-    wait_ms: how long a request waits at the cloud before it is computed.
-    compute_ms: of one reply to an Ask there, be it one token or one batch of claims; None: none was given yet.
-    answer_ms: of a whole answer that the cloud makes by itself, without waiting; None: unknown.
-    takes_prompts: whether it can encode a question and run token ids. bytes_per_value: of hidden states on the wire.
-    """
-
-    round_trip_ms: float
-    uplink_bps: float | None = None
-    wait_ms: float = 0.0
-    compute_ms: float | None = None
-    answer_ms: float | None = None
-    takes_prompts: bool = False
-    bytes_per_value: float = 2.0
 
 
 class Companion(Protocol):

@@ -8,6 +8,7 @@ mode runs in a node, in a test and on a bench's virtual clock. Its events:
     UploadPrompt  the question itself instead of its hidden states: the cloud encodes it
     RollBack      the sequence is cut back; what is under way for the cut positions is void
     Ask           the whole model's tokens are wanted; the mode goes on at once
+    Chose         which mode decodes this answer, from an answerer that picks one for each
     Drafted       what the edge would answer by itself
     Spoke         tokens were said for good: here the decoding may pause, or be closed for good
     Poll          has the cloud answered? sent back: a CloudReply if one has come, else None
@@ -79,6 +80,13 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Chose:
+    """mode: its name; modes themselves say nothing of it."""
+
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drafted:
     """tokens: of the whole answer as the edge would give it alone."""
 
@@ -124,7 +132,7 @@ class CloudReply:
 
 # What a cloud hears of.
 ToCloud: TypeAlias = Upload | UploadTokens | UploadPrompt | RollBack | Ask
-Event: TypeAlias = ToCloud | Drafted | Spoke | Poll | Wait
+Event: TypeAlias = ToCloud | Chose | Drafted | Spoke | Poll | Wait
 T = TypeVar("T")
 # What a mode is, and with another result whatever wraps one.
 Steps: TypeAlias = Generator[Event, CloudReply | None, T]

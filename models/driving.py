@@ -7,8 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .companions import CloudSession
-from .decoding import Ask, CloudReply, Drafted, Poll, RollBack, Spoke, Steps, Upload, UploadPrompt, UploadTokens, Wait
-from .inference_worker import InferenceWorker
+from .decoding import (
+    Ask,
+    Chose,
+    CloudReply,
+    Drafted,
+    Poll,
+    RollBack,
+    Spoke,
+    Steps,
+    Upload,
+    UploadPrompt,
+    UploadTokens,
+    Wait,
+)
+from .inference_worker import Worker
 from .questions import Answer
 
 
@@ -27,27 +40,27 @@ class _BrokenOff:
 
 async def drive(
     steps: Steps[Answer],
-    worker: InferenceWorker,
+    worker: Worker,
     *,
     rank: int,
     cancelled: Callable[[], bool],
     session: CloudSession | None = None,
-    on_draft: Callable[[Drafted], None] | None = None,
+    watch: Callable[[Chose | Drafted | Spoke], None] | None = None,
 ) -> Worked:
     """Run to the end, or until `cancelled()` after some token.
 
-    rank: in the worker's order. session: for modes that ask a cloud; to others it is silent. on_draft: is shown, on
-    the event loop, what the edge would answer by itself.
+    rank: in the worker's order. session: for modes that ask a cloud; to others it is silent. watch: is shown, on the
+    inference thread, what is made on the way.
     Raises what the steps raise (MessageRefused for an unusable image).
     """
     computed_s = waited_s = 0.0
     reply: CloudReply | None = None
 
-    def advance() -> Drafted | Wait | Spoke | Answer | _BrokenOff:
+    def advance() -> Wait | Spoke | Answer | _BrokenOff:
         nonlocal computed_s
         started_s = time.perf_counter()
         try:
-            return _advance(steps, reply, session, cancelled, lambda: worker.should_give_way(rank))
+            return _advance(steps, reply, session, cancelled, lambda: worker.should_give_way(rank), watch)
         finally:
             computed_s += time.perf_counter() - started_s
 
@@ -59,9 +72,6 @@ async def drive(
                 started_s = time.perf_counter()
                 reply = await session.reply() if session is not None else None
                 waited_s += time.perf_counter() - started_s
-            case Drafted():
-                if on_draft is not None:
-                    on_draft(event)
             case Spoke():
                 pass  # it gave way; its turn comes again behind what is more urgent
             case _:
@@ -75,7 +85,8 @@ def _advance(
     session: CloudSession | None,
     cancelled: Callable[[], bool],
     should_give_way: Callable[[], bool],
-) -> Drafted | Wait | Spoke | Answer | _BrokenOff:
+    watch: Callable[[Chose | Drafted | Spoke], None] | None,
+) -> Wait | Spoke | Answer | _BrokenOff:
     """On the inference thread: go on until something is wanted that only the event loop can do."""
     while True:
         try:
@@ -83,6 +94,8 @@ def _advance(
         except StopIteration as end:
             return end.value
         reply = None
+        if watch is not None and isinstance(event, Chose | Drafted | Spoke):
+            watch(event)
         match event:
             case Upload() | UploadTokens() | UploadPrompt() | RollBack() | Ask():
                 if session is not None:
@@ -95,5 +108,7 @@ def _advance(
                     return _BrokenOff()
                 if should_give_way():
                     return event
-            case _:
+            case Chose() | Drafted():
+                pass
+            case Wait():
                 return event

@@ -27,7 +27,6 @@ from ..bus.kinds import KINDS
 from ..datasets.drivelog import DriveLog
 from ..datasets.findings import Findings
 from . import checkpoints, fine_tuning_state
-from .loading import checked_split
 from .fine_tuning_data import Moment, Stop, choose_stops, gather, right_answer
 from .fine_tuning_examples import Example, ExampleWriter, made_ahead
 from .fine_tuning_folder import write_folder
@@ -36,6 +35,7 @@ from .fine_tuning_options import FineTuningOptions
 from .fine_tuning_plan import Plan, make_plan
 from .fine_tuning_scores import Heard, Hearing
 from .fine_tuning_state import PartialRun
+from .loading import checked_split
 from .prompt_encoder import PromptReader
 
 _KINDS = tuple(KINDS.values())

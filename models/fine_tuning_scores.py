@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..bus.kinds import KINDS, TaskKind
 from ..datasets.scoring import judge
-from .answering import UnsplitAnswerer, any_cloud_answerer, edge_answerer
+from .answering import ALONE, UnsplitAnswerer, any_cloud_answerer, edge_answerer
 from .calibration import Votes
 from .fine_tuning_data import Moment
 from .fine_tuning_model import VOICES, answer_losses
@@ -90,4 +90,4 @@ def served(folder: str) -> tuple[dict[str, Answerer], str]:
     cloud = any_cloud_answerer(folder)
     if isinstance(cloud, UnsplitAnswerer):
         return {"cloud": cloud}, cloud.refusal
-    return {"edge": edge_answerer(folder, collaborate=False), "cloud": cloud}, ""
+    return {"edge": edge_answerer(folder, collaboration=ALONE), "cloud": cloud}, ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .answering import CloudAnswerer, EdgeAnswerer
-from .loading import checked_split, load_part
-from .partitions import EdgePartition, WholeModel
+from .answering import CloudAnswerer, EdgeAnswerer, cloud_answerer_of, edge_answerer_of
+from .collaboration import Collaboration
+from .loading import EdgeParts, checked_split, load_part
 
 
 def both_answerers(model: str | None = None) -> tuple[EdgeAnswerer, CloudAnswerer]:
@@ -14,22 +14,8 @@ def both_answerers(model: str | None = None) -> tuple[EdgeAnswerer, CloudAnswere
     """
     checkpoint, reader = load_part(model, "everything")
     encoder, split = checked_split(checkpoint, reader)
-    edge = EdgeAnswerer(
-        model=checkpoint.name,
-        model_hash=checkpoint.digest,
-        quality={},
-        reader=reader,
-        encoder=encoder,
-        partition=EdgePartition(encoder, split.first, split.second, checkpoint.exits),
-        modes={"edge": "standalone", "edge+cloud": "ce"},
-        draft=False,
+    edge = EdgeParts(checkpoint, reader, encoder, split.first, split.second)
+    return (
+        edge_answerer_of(edge, Collaboration(draft=False)),
+        cloud_answerer_of(checkpoint, reader, encoder, split),
     )
-    cloud = CloudAnswerer(
-        model=checkpoint.name,
-        model_hash=checkpoint.digest,
-        quality={},
-        reader=reader,
-        encoder=encoder,
-        whole=WholeModel(encoder, split.first, split.rest, split.head),
-    )
-    return edge, cloud

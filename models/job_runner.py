@@ -15,7 +15,7 @@ from .admission import Job
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came of a job; the fields are those of `Result`."""
+    """What came of a job; the fields are those of `Result`. is_whole: else only its first words, and more will come."""
 
     text: str
     place: Place
@@ -26,6 +26,7 @@ class Answered:
     energy_j: float
     energy_method: EnergyMethod = "modelled"
     context: ContextUse | None = None
+    is_whole: bool = True
 
 
 class JobRunner(Protocol):

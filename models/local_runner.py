@@ -10,32 +10,46 @@ from ..bus.kinds import TaskKind
 from ..bus.messages import Timing
 from ..bus.places import Place
 from .admission import Job
+from .circumstances import Circumstances
 from .companions import CloudLine, CloudSession
 from .decoding import Drafted
 from .driving import Worked, drive
+from .energy import EnergyMeter, MeteredWorker, ModelledEnergy
 from .images import colour_card_jpeg
 from .inference_worker import URGENT, InferenceWorker
 from .job_runner import Answered
+from .modes.registry import MODES
 from .questions import Answerer, Question, own_place
+from .showing import Showing
 
 
 class LocalRunner:
     """See `JobRunner`.
 
     cloud_line: the way to the clouds, for an answerer that can answer together with one.
-    slot_power_w: electric power while it computes.
+    slot_power_w: electric power while it computes, as policies are told. meter: of what it is; None: that power.
+    stream_interval_ms: an answer's words are shown at most so often while it is made; None: never.
     """
 
     slots = 1
 
     def __init__(
-        self, answerer: Answerer, worker: InferenceWorker, *, cloud_line: CloudLine | None, slot_power_w: float
+        self,
+        answerer: Answerer,
+        worker: InferenceWorker,
+        *,
+        cloud_line: CloudLine | None,
+        slot_power_w: float,
+        meter: EnergyMeter | None = None,
+        stream_interval_ms: float | None = None,
     ) -> None:
         self._answerer = answerer
         self._worker = worker
         self._cloud_line = cloud_line
         self._own_place: Place = own_place(answerer)
+        self._stream_interval_ms = stream_interval_ms
         self.slot_power_w = slot_power_w
+        self._meter = meter or ModelledEnergy(slot_power_w)
         self.model = answerer.model
         self.model_hash = answerer.model_hash
         self.quality = answerer.quality
@@ -55,7 +69,7 @@ class LocalRunner:
         started_s = time.monotonic()
         question = Question(prompt=kind.prompt, frames=(colour_card_jpeg(),), max_tokens=kind.max_tokens)
         session = self._open_session(place, started_s + kind.deadline_ms / 1000, question)
-        steps = self._answerer.begin(question, place)
+        steps = self._answerer.begin(question, place, self._circumstances(session, remaining_ms=None))
         try:
             await drive(steps, self._worker, rank=URGENT, cancelled=lambda: False, session=session)
         finally:
@@ -81,14 +95,24 @@ class LocalRunner:
         def past_deadline() -> bool:
             return time.monotonic() >= job.deadline_s
 
-        def show_draft(draft: Drafted) -> None:
+        def show_unfinished(tokens: tuple[int, ...], draft: Drafted | None = None) -> None:
             if not past_deadline():
-                show(self._provisional(job, place, draft))
+                show(self._provisional(job, place, mode(), tokens, draft))
 
-        steps = self._answerer.begin(question, place)
+        def mode() -> str:
+            return showing.mode or self._answerer.modes[place]
+
+        showing = Showing(
+            draft=lambda draft: show_unfinished(draft.tokens, draft),
+            words=show_unfinished,
+            interval_ms=self._stream_interval_ms,
+        )
+        remaining_ms = (job.deadline_s - time.monotonic()) * 1000
+        steps = self._answerer.begin(question, place, self._circumstances(session, remaining_ms=remaining_ms))
+        worker = MeteredWorker(self._worker, self._meter)
         try:
             worked = await drive(
-                steps, self._worker, rank=job.number, cancelled=past_deadline, session=session, on_draft=show_draft
+                steps, worker, rank=job.number, cancelled=past_deadline, session=session, watch=showing.saw
             )
         finally:
             context = session.close() if session is not None else None
@@ -98,31 +122,41 @@ class LocalRunner:
         return Answered(
             text=worked.answer.text,
             place=place,
-            mode=self._answerer.modes[place],
+            mode=mode(),
             made_by=worked.answer.made_by,
             confidence=worked.answer.confidence,
             timing=_timing(job, worked),
-            energy_j=self.slot_power_w * worked.computed_ms / 1000 + cloud_energy_j,
+            energy_j=worker.energy_j + cloud_energy_j,
+            # The cloud's part of an answer that two made is always modelled.
+            energy_method="modelled" if session is not None else self._meter.method,
             context=context,
         )
 
-    def _provisional(self, job: Job, place: Place, draft: Drafted) -> Answered:
-        """What the edge would say alone, while the cloud is asked."""
+    def _provisional(
+        self, job: Job, place: Place, mode: str, tokens: tuple[int, ...], draft: Drafted | None
+    ) -> Answered:
+        """A draft: what the edge would say alone. None: the first tokens of an answer that is not complete."""
         computed_ms = (time.monotonic() - job.started_s) * 1000
         return Answered(
-            text=self._answerer.words(draft.tokens),
+            text=self._answerer.words(tokens),
             place=place,
-            mode=self._answerer.modes[place],
-            made_by=draft.made_by,
-            confidence=draft.confidence,
+            mode=mode,
+            made_by=draft.made_by if draft is not None else (),
+            confidence=draft.confidence if draft is not None else 0.0,
             timing=Timing(queue_ms=(job.started_s - job.arrived_s) * 1000, inference_ms=computed_ms),
             energy_j=self.slot_power_w * computed_ms / 1000,
+            is_whole=draft is not None,
         )
+
+    def _circumstances(self, session: CloudSession | None, *, remaining_ms: float | None) -> Circumstances:
+        link = self._cloud_line.link() if session is not None and self._cloud_line is not None else None
+        return Circumstances(link=link, remaining_ms=remaining_ms)
 
     def _open_session(self, place: Place, deadline_s: float, question: Question) -> CloudSession | None:
         if place != "edge+cloud" or place not in self._answerer.modes or self._cloud_line is None:
             return None
-        return self._cloud_line.open(deadline_s, question)
+        mode = MODES.get(self._answerer.modes[place])
+        return self._cloud_line.open(deadline_s, question, dtype=mode.context_dtype if mode is not None else None)
 
 
 def _timing(job: Job, worked: Worked) -> Timing:

@@ -7,6 +7,7 @@ against the modes themselves. All times are milliseconds, means over answers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def choose(
 
     within_ms: what is left of the answer's time: where no mode would be done by then, the edge answers by itself.
     """
-    options = [(mode, sharing) for mode in modes for sharing in sharings]
+    options = itertools.product(modes, sharings)
     predicted = [Choice(mode, sharing, answer_ms(mode, sharing, conditions)) for mode, sharing in options]
     best = min(predicted, key=lambda choice: choice.predicted_ms)
     if within_ms is not None and best.predicted_ms > within_ms:

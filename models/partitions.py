@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,12 +21,16 @@ from .stages import Stage, StageSession
 
 
 class EncodedPrompt:
-    """A question as the decoder reads it; see `Prompt` in models/speakers.py."""
+    """A question as the decoder reads it; see `Prompt` in models/speakers.py.
+
+    encode_ms: what encoding it took, once it was wanted.
+    """
 
     def __init__(self, encoder: PromptEncoder, model_inputs: dict[str, Tensor]) -> None:
         self._encoder = encoder
         self._model_inputs = model_inputs
         self.positions: int = model_inputs["input_ids"].shape[1]
+        self.encode_ms: float | None = None
 
     def inputs(self) -> Tensor | LaidOutPrompt:
         """The prompt's embeddings, [1, positions, hidden_size], and what else the decoder reads; encoded once."""
@@ -33,7 +38,10 @@ class EncodedPrompt:
 
     @cached_property
     def _encoded(self) -> Tensor | LaidOutPrompt:
-        return self._encoder.encode(self._model_inputs)
+        started_s = time.perf_counter()
+        encoded = self._encoder.encode(self._model_inputs)
+        self.encode_ms = (time.perf_counter() - started_s) * 1000
+        return encoded
 
 
 @dataclass(frozen=True, eq=False)

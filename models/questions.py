@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..bus.places import Place
+from .circumstances import UNKNOWN, Circumstances
 from .decoding import Steps, to_the_end
+from .sampling import Sampling
 
 # The newest, and the one that may settle what it leaves open.
 MOST_FRAMES = 2
@@ -19,6 +21,7 @@ class Question:
     frames: JPEG or PNG images, oldest first, about a second apart; the newest `MOST_FRAMES` are looked at.
     telemetry: COVESA VSS names to values; what is missing is told to the model as missing.
     exit_thresholds: confidence at which each early exit may speak, shallowest first; empty: the model's own.
+    sampling: None: each token is the most likely one.
     """
 
     prompt: str
@@ -26,6 +29,7 @@ class Question:
     telemetry: dict[str, float] = field(default_factory=dict)
     max_tokens: int = 32
     exit_thresholds: tuple[float, ...] = ()
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Answerer(Protocol):
     """A loaded model with a way to decode at each of its places.
 
     model_hash: digest of the model's files, so that runs can be told apart; empty for a hub model without a commit.
-    modes: the decoding mode by place, the place that needs nobody else first.
+    modes: the decoding mode by place, the place that needs nobody else first; "auto": one is chosen for each question.
     quality: success rate by place and task kind on held-out scenes, from the model's card; empty where nobody
         measured it.
     """
@@ -61,8 +65,8 @@ class Answerer(Protocol):
     modes: dict[Place, str]
     quality: dict[Place, dict[str, float]]
 
-    def begin(self, question: Question, place: Place) -> Steps[Answer]:
-        """The steps to a greedy answer, from decoding the image on; they block and belong on a worker thread.
+    def begin(self, question: Question, place: Place, circumstances: Circumstances = UNKNOWN) -> Steps[Answer]:
+        """The steps to an answer, from decoding the image on; they block and belong on a worker thread.
 
         They raise MessageRefused for an image, a prompt or thresholds that cannot be used.
         """

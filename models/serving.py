@@ -29,6 +29,7 @@ from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
 from .admission import AdmissionQueue, Job
 from .companions import CloudLine, Companion, Gauged
+from .energy import open_energy_meter
 from .inference_worker import InferenceWorker
 from .job_runner import Answered, JobRunner
 from .local_runner import LocalRunner
@@ -47,6 +48,7 @@ class NodeConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     parallel_tasks: tasks that may be under way at once; older ones compute first.
     slot_power_w: electric power of the busy slot; a task's energy is modelled as power times inference time.
     heartbeat_s: seconds between two reports of the node's state.
+    stream_interval_ms: the first words of an answer that takes longer are sent at most so often; None: never.
     """
 
     model: str | None = None
@@ -54,6 +56,7 @@ class NodeConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     parallel_tasks: Annotated[int, Meta(ge=1, le=64)] = 1
     slot_power_w: Annotated[float, Meta(ge=0)] = 50.0
     heartbeat_s: Annotated[float, Meta(gt=0, le=10)] = 0.5
+    stream_interval_ms: Annotated[float, Meta(gt=0, le=60_000)] | None = 50.0
 
 
 async def serve(
@@ -71,7 +74,14 @@ async def serve(
     def attach(bus: Bus) -> tuple[JobRunner, Companion | None]:
         companion = make_companion(bus, answerer, worker) if make_companion is not None else None
         cloud_line = companion if isinstance(companion, CloudLine) else None
-        runner = LocalRunner(answerer, worker, cloud_line=cloud_line, slot_power_w=configuration.slot_power_w)
+        runner = LocalRunner(
+            answerer,
+            worker,
+            cloud_line=cloud_line,
+            slot_power_w=configuration.slot_power_w,
+            meter=open_energy_meter(configuration.slot_power_w),
+            stream_interval_ms=configuration.stream_interval_ms,
+        )
         return runner, companion
 
     try:
@@ -253,6 +263,7 @@ class TaskServer:
             energy_method=answered.energy_method,
             load=self._queue.load(time.monotonic()),
             context=answered.context,
+            is_whole=answered.is_whole,
         )
 
     def _send(self, job: Job, result: Result) -> None:

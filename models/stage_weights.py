@@ -30,6 +30,8 @@ Part = Literal["everything", "cloud", "edge", "contexts"]
 
 _ONE_FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+# What was read of a file stays in memory until it is closed.
+_TENSORS_PER_OPENING = 8
 
 
 class NotInParts(Exception):
@@ -42,17 +44,37 @@ class WeightFiles:
 
     places: dict[str, tuple[Path, str]]
 
-    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Tensors in float32, each a copy in memory of its own, so that no file stays open."""
+    def read(self, names: Iterable[str], buffers: Buffers | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Tensors in float32, each a copy in memory of its own or of the buffers, so that no file stays open."""
         from safetensors import safe_open
 
         by_file: dict[Path, list[str]] = {}
         for name in names:
             by_file.setdefault(self.places[name][0], []).append(name)
         for path, names_in_it in by_file.items():
-            with safe_open(path, framework="pt") as file:
-                for name in names_in_it:
-                    yield name, file.get_tensor(self.places[name][1]).to(torch.float32, copy=True)
+            for start in range(0, len(names_in_it), _TENSORS_PER_OPENING):
+                with safe_open(path, framework="pt") as file:
+                    for name in names_in_it[start : start + _TENSORS_PER_OPENING]:
+                        tensor = file.get_tensor(self.places[name][1])
+                        buffer = torch.empty(tensor.shape) if buffers is None else buffers.take(tensor.shape)
+                        yield name, buffer.copy_(tensor)
+
+
+class Buffers:
+    """Memory that blocks of the same shapes are read into, one after the other.
+
+    The allocator would put small tensors into what one block leaves, and find new room for the next.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[torch.Size, list[Tensor]] = {}
+
+    def take(self, shape: torch.Size) -> Tensor:
+        free = self._free.get(shape)
+        return free.pop() if free else torch.empty(shape)
+
+    def give_back(self, tensor: Tensor) -> None:
+        self._free.setdefault(tensor.shape, []).append(tensor)
 
 
 def empty_model(config: PretrainedConfig) -> Any:
@@ -124,14 +146,14 @@ def streamed(model: nn.Module, files: WeightFiles) -> Iterator[None]:
     A model that looks at weights before it reaches their module computes NaN.
     """
     missing = [names for names in _parameter_names(model) if model.get_parameter(names[0]).is_meta]
-    hooks = []
+    hooks, buffers = [], Buffers()
     for prefix, block, recurse in _blocks(model):
         own = {f"{prefix}.{name}" for name, _ in block.named_parameters(recurse=recurse)}
         if names_of_block := [names for names in missing if not own.isdisjoint(names)]:
-            hooks.append(block.register_forward_pre_hook(partial(_fill_before, model, files, names_of_block)))
-            hooks.append(block.register_forward_hook(partial(_drop_after, model, names_of_block)))
+            hooks.append(block.register_forward_pre_hook(partial(_fill_before, model, files, names_of_block, buffers)))
+            hooks.append(block.register_forward_hook(partial(_drop_after, model, names_of_block, buffers)))
     try:
-        _drop_after(model, missing)
+        _drop(model, missing)
         yield
     finally:
         for hook in hooks:
@@ -140,11 +162,19 @@ def streamed(model: nn.Module, files: WeightFiles) -> Iterator[None]:
             _put(model, names, torch.empty_like(model.get_parameter(names[0]), device="meta"))
 
 
-def _fill_before(model: nn.Module, files: WeightFiles, parameters: list[list[str]], *_: object) -> None:
-    _fill(model, files, parameters)
+def _fill_before(
+    model: nn.Module, files: WeightFiles, parameters: list[list[str]], buffers: Buffers, *_: object
+) -> None:
+    _fill(model, files, parameters, buffers)
 
 
-def _drop_after(model: nn.Module, parameters: list[list[str]], *_: object) -> None:
+def _drop_after(model: nn.Module, parameters: list[list[str]], buffers: Buffers, *_: object) -> None:
+    for names in parameters:
+        buffers.give_back(model.get_parameter(names[0]).data)
+    _drop(model, parameters)
+
+
+def _drop(model: nn.Module, parameters: list[list[str]]) -> None:
     for names in parameters:
         # Not on the meta device, since models send their inputs to the device of their first weight. It takes the
         # memory of one number.
@@ -235,9 +265,9 @@ def _parameter_names(model: nn.Module) -> list[list[str]]:
     return list(by_parameter.values())
 
 
-def _fill(model: nn.Module, files: WeightFiles, parameters: list[list[str]]) -> None:
+def _fill(model: nn.Module, files: WeightFiles, parameters: list[list[str]], buffers: Buffers | None = None) -> None:
     by_name = {next(name for name in names if name in files.places): names for names in parameters}
-    for name, tensor in files.read(by_name):
+    for name, tensor in files.read(by_name, buffers):
         _put(model, by_name[name], tensor)
 
 

@@ -1,15 +1,15 @@
 """Edge and cloud in one process: drives a collaborative decoding against the other half of the same model.
 
-Every question is answered at once when the edge waits for it, and not before: a mode that drafts ahead does so as far
-as it can. What this says of an answer and of what went up holds for a fleet too, what it takes in time does not.
+What this says of an answer and of what went up holds for a fleet too, what it takes in time does not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from .decoding import Ask, CloudReply, RollBack, Steps, Upload, UploadPrompt, UploadTokens, Wait
+from .decoding import Ask, CloudReply, Poll, RollBack, Steps, Upload, UploadPrompt, UploadTokens, Wait
 from .local_cloud import LocalCloud
 
 T = TypeVar("T")
@@ -25,8 +25,14 @@ class Together(Generic[T]):
     bytes_up: int
 
 
-def decode_together(steps: Steps[T], cloud: LocalCloud) -> Together[T]:
-    """Drive a mode's steps to their end. Blocking."""
+def decode_together(
+    steps: Steps[T], cloud: LocalCloud, *, answers_when_polled: Callable[[], bool] = lambda: False
+) -> Together[T]:
+    """Drive a mode's steps to their end. Blocking.
+
+    A question is answered when the edge waits for it. answers_when_polled: whether the oldest one is answered as well
+        where the edge only looks; else a mode that drafts ahead does so as far as it can.
+    """
     open_questions: list[Ask] = []
     reply: CloudReply | None = None
     cloud_requests = 0
@@ -46,6 +52,8 @@ def decode_together(steps: Steps[T], cloud: LocalCloud) -> Together[T]:
                 cloud_requests += 1
                 open_questions.append(event)
             case Wait():
+                reply = cloud.answer(open_questions.pop(0))
+            case Poll() if open_questions and answers_when_polled():
                 reply = cloud.answer(open_questions.pop(0))
             case _:
                 # A token, or a draft for the driver: nothing that a cloud hears of.

@@ -33,12 +33,12 @@ _DEADLINE = FEATURES.index("deadline_per_6s")
 class ActiveInferenceSettings:
     """wait_bin_s, deadline_bin_s: how finely the state is told apart. precision: how seldom a worse row is drawn."""
 
-    preference: float = 2.0
+    preference: float = 4.0
     energy_cost: float = 0.2
-    curiosity: float = 1.0
-    precision: float = 8.0
+    curiosity: float = 0.5
+    precision: float = 3.0
     reference_energy_j: float = 60.0
-    wait_bin_s: float = 0.5
+    wait_bin_s: float = 0.1
     deadline_bin_s: float = 1.0
 
 

@@ -40,11 +40,11 @@ class CsUcbSettings:
     """
 
     reward: Literal["utility", "equation-4"] = "utility"
-    delta: float = 0.3
+    delta: float = 0.1
     theta: float = 0.5
     lambda_: float = 1.0
-    slots_limit: float = 3.0
-    link_limit_s: float = 2.0
+    slots_limit: float = 0.75
+    link_limit_s: float = 0.5
     reference_energy_j: float = 60.0
 
 

@@ -22,7 +22,7 @@ from .features import TaskFacts
 class JsqSettings:
     """choices: d, how many rows are drawn at random to choose from; 0: all of them."""
 
-    choices: int = 0
+    choices: int = 3
 
 
 @register("jsq")

@@ -26,7 +26,7 @@ from .selection import best
 class LinUcbSettings:
     """alpha: weight of what is not known yet; ridge: how strongly the model holds to zero before it has seen much."""
 
-    alpha: float = 0.3
+    alpha: float = 0.1
     ridge: float = 1.0
 
 

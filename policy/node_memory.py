@@ -41,8 +41,7 @@ class NodeMemory:
         promised_ms = float(experience.features[experience.chosen, _SERVICE]) * experience.task.remaining_ms
         if experience.service_ms <= 0 or promised_ms <= 0:
             return
-        slowness = math.log(experience.service_ms / promised_ms)
-        slowness = min(max(slowness, -_LIMIT), _LIMIT)
+        slowness = min(max(math.log(max(experience.service_ms, 1e-6) / promised_ms), -_LIMIT), _LIMIT)
         key = (experience.node, experience.place)
         total, count = self._sums.get(key, (0.0, _PRIOR_OUTCOMES))
         total, count = _FORGETTING * total + slowness, _FORGETTING * count + 1

@@ -43,6 +43,11 @@ class SetScorer:
 
     def __call__(self, inputs: Floats, allowed: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """inputs: [n, len(INPUTS)], allowed: [n]. Scores, [n], and knobs, [n, knobs], each within 0 and 1."""
+        scores, logits = self.outputs(inputs, allowed)
+        return scores, np.reciprocal(1 + np.exp(-logits))
+
+    def outputs(self, inputs: Floats, allowed: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """Scores, and the knobs' logits."""
         assert inputs.shape[1] == len(INPUTS)
         rows = np.minimum(np.maximum(inputs, self._lowest), self._highest)
         hidden = np.maximum(rows @ self._body1 + self._bias1, 0)
@@ -52,4 +57,4 @@ class SetScorer:
         head = np.maximum(hidden @ self._head_own + (pooled @ self._head_pool + self._head_bias), 0)
         out = head @ self._out + self._out_bias
         scores = out[:, 0] + self._prior_weight * inputs[:, _UTILITY]
-        return scores.astype(np.float32, copy=False), np.reciprocal(1 + np.exp(-out[:, 1:]))
+        return scores.astype(np.float32, copy=False), out[:, 1:]

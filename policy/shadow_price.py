@@ -47,7 +47,7 @@ class ShadowPriceSettings:
     """
 
     objective: Literal["utility", "delay"] = "utility"
-    price_s: float = 60.0
+    price_s: float = 90.0
     step: float = 2.0
     memory: int = 500
 

@@ -1,7 +1,7 @@
 """`softmax-greedy`: a place drawn with a probability that grows with its expected utility.
 
 Where many decide from the same stale reports, plain greedy sends all of them to the same place until the next report;
-a little chance spreads them. It is the best policy here that learns nothing.
+a little chance spreads them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .softmax import draw_by_softmax
 class SoftmaxGreedySettings:
     """temperature: in units of utility; what differs by much less is drawn about equally often."""
 
-    temperature: float = 0.05
+    temperature: float = 0.2
 
 
 @register("softmax-greedy")

@@ -46,7 +46,8 @@ def verdict(outcome: Outcome) -> str:
 
 def result_line(vehicle: str, node: str, result: Result, sent_at_s: float) -> str:
     """An answer as a node sent it."""
-    which = "answers" if result.final else "answers for now"
+    for_now = "answers for now" if result.is_whole else "begins to answer"
+    which = "answers" if result.final else for_now
     took = f"queue {result.timing.queue_ms:.0f} ms, inference {result.timing.inference_ms:.0f} ms"
     return f'{_clock(sent_at_s)}  {vehicle}  {result.task_id}  {node} {which}  {took}  "{result.text}"'
 

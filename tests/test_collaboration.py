@@ -61,12 +61,13 @@ class Pair:
                     return
 
     async def ask(self, asked: Task) -> list[Result]:
-        """All answers to a task, the final one last."""
+        """All whole answers to a task, the final one last; its first words before that are left out."""
         await self.bus.publish(topics.TASK, asked, node="edge-1")
         answers: list[Result] = []
         async with asyncio.timeout(60):
             async for received in self.results:
-                answers.append(received.body)
+                if received.body.is_whole:
+                    answers.append(received.body)
                 if received.body.final:
                     break
         return answers
@@ -103,6 +104,42 @@ async def test_above_one_the_answer_is_the_unsplit_model_s(best_broker, fleet):
             assert result.text == expected.text
             assert result.made_by == ("full",) * len(expected.tokens)
             assert (result.place, result.mode) == ("edge+cloud", "ce")
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "naive": {"mode": "naive"},
+    "naive-kv": {"mode": "naive-kv"},
+    "cloud": {"mode": "cloud", "prompt_upload": "image"},
+    "through": {"mode": "through"},
+    "through, prompt as an image": {"mode": "through", "prompt_upload": "image"},
+    "through, token ids up": {"mode": "through", "prompt_upload": "image", "context": "tokens"},
+    "through, in float32": {"mode": "through", "context_dtype": "float32"},
+    "ce-optimistic": {"mode": "ce-optimistic"},
+    "ce-sync": {"mode": "ce-sync"},
+    "ce, in int8": {"mode": "ce", "context_dtype": "int8"},
+}
+# A test's machine may be busy: what is looked at is not how fast a cloud answers.
+PATIENT = {"cloud_timeout_ms": 20_000.0}
+
+
+@pytest.mark.parametrize("settings", FORMS.values(), ids=FORMS)
+async def test_every_mode_says_what_the_unsplit_model_says(best_broker, fleet, settings):
+    """The lossless ones with the exits' own thresholds, the others with exits that are never sure."""
+    whole = cloud_answerer(None)
+    exits = () if settings["mode"] in ("cloud", "through") else NEVER_SURE
+    async with pair(best_broker.url, fleet, **PATIENT, **settings) as nodes:
+        for number in range(3):
+            asked = task(number, exit_thresholds=exits)
+            result = (await nodes.ask(asked))[-1]
+            expected = answer_at_once(
+                whole, Question(asked.prompt, asked.frames, asked.telemetry, max_tokens=asked.max_tokens)
+            )
+            assert result.text == expected.text
+            assert set(result.made_by) == {"full"}
+            assert (result.place, result.mode) == ("edge+cloud", settings["mode"])
+            assert result.context is not None
+            assert not result.context.ended_alone
+            assert result.context.resent_positions == 0
 
 
 async def test_what_the_context_cost_is_told_exactly(best_broker, fleet):

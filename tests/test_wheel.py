@@ -41,6 +41,7 @@ def test_the_wheel_holds_every_package_and_its_data(wheel: Path):
     }
     assert modules <= names
     assert {"roadside/cli.py", "roadside/py.typed", "roadside/models/bundled/model.safetensors"} <= names
+    assert "roadside/policy/environment/constants.toml" in names
     assert any(name.startswith("roadside/datasets/rendered/videos/") for name in names)
     assert not any(name.startswith(("roadside/tests", "tests", "datasets")) for name in names)
 

@@ -303,6 +303,9 @@ class Dispatcher:
                 result, node, shown_ms=shown_ms, network_ms=network_ms, transmit_energy_j=transmit_energy_j
             )
             self._end(task, ending)
+        elif not result.is_whole:
+            # First words may be shown, but nothing of them can stand when the time is up.
+            self._counters["first_words"] += 1
         elif task.provisional is None:
             task.provisional = Provisional(result, node, network_ms, shown_ms)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, print_bench
+from .options import Json, print_bench, progress_bar
 
 PlotFolder = Annotated[
     Path | None, typer.Option("--plot", metavar="DIR", help="Also draw the figures, as PNGs in this folder.")
@@ -59,6 +59,51 @@ def bench_capacity(
     from ..benchmarks.capacity import measure_capacity
 
     print_bench(measure_capacity(quick=quick), as_json)
+
+
+@verbs.command("collab", epilog="Example:  roadside bench collab --quick --plot pictures")
+def bench_collab(
+    profile: Annotated[
+        str,
+        typer.Option(help="What computing costs: paper (CE-CoLLM's machines) or measured (the bundled model here)."),
+    ] = "paper",
+    link: Annotated[
+        str | None,
+        typer.Option(metavar="LINK", help="Between edge and cloud, for the rows: RATE,RTT or traces [100Mbps,20ms]."),
+    ] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Also run processes over MQTT through the shaping proxy; a minute more.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The same rows from 150 scenes instead of 1,000.")] = False,
+    plot: PlotFolder = None,
+    timeline: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw what edge, link and cloud do in one answer of each mode.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Time random weights on cpu or cuda, and take that as the profile.")
+    ] = None,
+    layers: Annotated[int, typer.Option(min=4, help="Of those random weights.")] = 32,
+    hidden: Annotated[int, typer.Option(min=128, help="Width of those random weights.")] = 4096,
+    as_json: Json = False,
+) -> None:
+    """Edge and cloud together in every mode, on the bundled model's own decoding traces, beside CE-CoLLM's tables."""
+    _end_as_by_ctrl_c()
+    from ..benchmarks.collab import CollabOptions, measure_collab, profile_named
+    from ..benchmarks.collab_tables import for_a_person
+
+    options = CollabOptions(
+        profile=profile_named(profile),
+        link=link,
+        real=real,
+        plot=plot,
+        timeline=timeline,
+        device=device,
+        layers=layers,
+        hidden_size=hidden,
+    )
+    result, pictures = measure_collab(options.quick() if quick else options, progress_bar)
+    _tell_written(pictures)
+    print_bench(result if as_json else for_a_person(result), as_json)
 
 
 @verbs.command("perllm", epilog="Example:  roadside bench perllm --json")

@@ -90,7 +90,11 @@ Theta = Annotated[
 ]
 ModeName = Annotated[
     str | None,
-    typer.Option("--mode", help="How edges decode: ce (a cloud says single tokens) or standalone."),
+    typer.Option(
+        "--mode",
+        help="How edges decode: standalone; with a cloud: ce, ce-sync, ce-optimistic, through, cloud, naive, naive-kv; "
+        "or auto.",
+    ),
 ]
 PlaceName = Annotated[str | None, typer.Option("--place", help="All to vehicle, edge, edge+cloud or cloud.")]
 PolicyName = Annotated[str | None, typer.Option("--policy", help="greedy-utility, random or static (with --place).")]

@@ -30,7 +30,7 @@ class Mode:
     context_dtype: Literal["float32"] | None = None
 
 
-MODES: dict[EdgeMode, Mode] = {
+MODES: dict[str, Mode] = {
     mode.name: mode
     for mode in (
         Mode("standalone", standalone.decode, is_lossless=False, needs_cloud=False),

@@ -37,9 +37,12 @@ class Arrivals(_Table, frozen=True):
 
 
 class Quality(_Table, frozen=True):
+    """together: of edge and cloud, at the edge's own threshold, where it was measured; None: by the curve."""
+
     vehicle: Share
     edge: Share
     cloud: Share
+    together: Share | None = None
 
 
 class Kind(_Table, frozen=True):

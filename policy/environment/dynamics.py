@@ -162,8 +162,10 @@ def _quality(constants: EnvironmentConstants, layout: Layout, traces: Traces) ->
     for kind in constants.kinds:
         of_place = {"vehicle": kind.quality.vehicle, "edge": kind.quality.edge, "cloud": kind.quality.cloud}
         if constants.collaborative is not None:
-            threshold = constants.collaborative.exit_threshold
-            of_place["edge+cloud"] = _between(kind.quality.edge, kind.quality.cloud, threshold, constants.collaborative)
+            threshold, together = constants.collaborative.exit_threshold, kind.quality.together
+            if together is None:
+                together = _between(kind.quality.edge, kind.quality.cloud, threshold, constants.collaborative)
+            of_place["edge+cloud"] = together
         by_kind.append([of_place[place] for place in layout.places])
     return np.array(by_kind)[traces.kind]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Literal
 
@@ -16,6 +17,7 @@ from .traces import Traces
 from .uplinks import Uplinks
 
 InFlight = Literal["vehicle", "fleet", "none"]
+Figures = float | Sequence[float] | NDArray[np.float64]
 
 
 class Observer:
@@ -48,10 +50,12 @@ class Observer:
         self._power_w = dynamics.announced_power_w
         self._quality = dynamics.quality
         self._in_flight = in_flight
-        self._reported_s = -math.inf
-        self._reported_wait_ms = np.zeros(len(layout))
-        self._reported_link_free_ms = np.zeros(len(layout))
-        self._reported_in_flight = np.zeros(len(layout))
+        self._next_report_s = -math.inf
+        # By number of node; the vehicle's own stays 0.
+        self._reported_s = np.zeros(nodes)
+        self._reported_wait_ms = np.zeros(nodes)
+        self._reported_in_flight = np.zeros(nodes)
+        self._reported_link_free_ms = np.zeros(nodes)
         self._unreported = np.zeros((dispatchers, nodes))
         # When what was sent to each node is done there; the vehicles' own ones apart.
         self._done_s: list[list[float]] = [[] for _ in range(nodes)]
@@ -60,13 +64,13 @@ class Observer:
     def observe(self, state: FleetState, task: int) -> Observed:
         """What is known when the task arrives."""
         now_s, vehicle, layout = self._arrival_s[task], self._vehicle[task], self._layout
-        if now_s - self._reported_s >= self._heartbeat_s:
+        if now_s >= self._next_report_s:
             self._report(state, task, now_s)
-        compute_wait_ms = self._reported_wait_ms.copy()
+        compute_wait_ms = self._reported_wait_ms[layout.node]
         compute_wait_ms[0] = max(0.0, state.servers[vehicle].free_s - now_s) * 1000
-        age_ms = np.full(len(layout), (now_s - self._reported_s) * 1000)
+        age_ms = (now_s - self._reported_s[layout.node]) * 1000
         age_ms[0] = 0.0
-        in_flight = self._reported_in_flight.copy()
+        in_flight = self._reported_in_flight[layout.node]
         in_flight[0] = _still_there(self._own_done_s[vehicle], now_s)
         return Observed(
             place=layout.place,
@@ -94,23 +98,26 @@ class Observer:
         if self._in_flight != "none":
             self._unreported[vehicle if self._in_flight == "vehicle" else 0, node] += 1
 
+    def hear(self, node: int | slice, at_s: float, wait_ms: Figures, in_flight: Figures) -> None:
+        """A node, or several, by number, report their queues. What was sent to them before then is in it."""
+        self._reported_s[node] = at_s
+        self._reported_wait_ms[node] = wait_ms
+        self._reported_in_flight[node] = in_flight
+        self._unreported[:, node] = 0
+
     def _report(self, state: FleetState, task: int, now_s: float) -> None:
-        layout, nodes = self._layout, range(1, self._layout.edges + 2)
-        wait_ms = [0.0, *(max(0.0, state.servers[self._first_server + node].free_s - now_s) * 1000 for node in nodes)]
-        in_flight = [0, *(_still_there(self._done_s[node], now_s) for node in nodes)]
-        self._reported_s = now_s
-        self._reported_wait_ms = np.array(wait_ms)[layout.node]
-        self._reported_in_flight = np.array(in_flight, float)[layout.node]
+        nodes = range(1, self._layout.edges + 2)
+        wait_ms = np.array([max(0.0, state.servers[self._first_server + node].free_s - now_s) for node in nodes]) * 1000
         if self._report_error is not None:
-            self._reported_wait_ms *= self._report_error[task]
+            wait_ms *= self._report_error[task, 1:]
+        self.hear(slice(1, None), now_s, wait_ms, [_still_there(self._done_s[node], now_s) for node in nodes])
         if self._uplinks.shared:
-            link_free_ms = [0.0, *(link.free_s * 1000 for link in state.links)]
-            self._reported_link_free_ms = np.array(link_free_ms)[layout.node]
-        self._unreported.fill(0)
+            self._reported_link_free_ms[1:] = [link.free_s * 1000 for link in state.links]
+        self._next_report_s = now_s + self._heartbeat_s
 
     def _link_wait_ms(self, state: FleetState, task: int, now_s: float) -> NDArray[np.float64]:
         if self._uplinks.shared:
-            return np.maximum(self._reported_link_free_ms - now_s * 1000, 0.0)
+            return np.maximum(self._reported_link_free_ms[self._layout.node] - now_s * 1000, 0.0)
         # A vehicle knows the queue of its own radio.
         own_ms = max(0.0, state.links[self._vehicle[task]].free_s - now_s) * 1000
         return np.where(self._layout.node == 0, 0.0, own_ms)

@@ -22,7 +22,7 @@ class Traces:
     announced_bps, actual_bps: [m, n] rate of an upload, infinite for the vehicle's own row: as the vehicle estimates it
         from the distance, and as shadowing and others leave it.
     reachable: [m, n]. slowness: [m] factor on the inference time of a task; node_speed: [n] hidden factor on the rate
-        that a row's node announces. report_error: [m, n] factor on a queue reported at that decision.
+        that a row's node announces. report_error: [m, nodes] factor on the queue that a node reports then.
     """
 
     arrival_s: NDArray[np.float64]
@@ -70,7 +70,7 @@ def draw_traces(constants: EnvironmentConstants, layout: Layout, *, rate: float,
     cloud_bps = constants.cloud.uplink_bps * np.exp(draw.normal(0, constants.cloud.uplink_sigma, tasks))
     report_error = None
     if hidden.report_sigma:
-        report_error = np.exp(draw.normal(0, hidden.report_sigma, (tasks, edges + 2)))[:, layout.node]
+        report_error = np.exp(draw.normal(0, hidden.report_sigma, (tasks, edges + 2)))
 
     own = np.full((tasks, 1), np.inf)
     cloud_announced_bps = np.full((tasks, 1), constants.cloud.uplink_bps)

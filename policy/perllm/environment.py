@@ -109,6 +109,7 @@ class PerllmEnvironment:
         edges = constants.edges
         self._nodes = (*(f"edge-{edge}" for edge in range(1, edges + 1)), "cloud")
         self._places: tuple[Place, ...] = (*("edge" for _ in range(edges)), "cloud")
+        self._row_keys = tuple(zip(self._nodes, self._places, strict=True))
         self._place = np.array([PLACES.index(place) for place in self._places], np.intp)
         # Its joules are those that one request adds: idle power flows whatever a policy does about this request.
         self.utility = UtilityModel(transmit_power_w=constants.transmit_w)
@@ -276,6 +277,7 @@ class PerllmEnvironment:
             decided_s=situation.now_s,
             ended_s=done_s,
             service_ms=service_s * 1000,
+            rows=self._row_keys,
         )
 
     def _ended_by(self, now_s: float) -> tuple[Experience, ...]:

@@ -32,9 +32,8 @@ class Bandit:
         self.model = model
         self._optimiser = torch.optim.Adam(self.model.parameters(), options.critic_learning_rate)
 
-    @torch.no_grad()
     def raw(self, observation: Observation) -> NDArray[np.float32]:
-        return self.model(batch_of_one(observation))[0].numpy()
+        return self.model.raw(observation)
 
     @torch.no_grad()
     def execute(self, raw: NDArray[np.float32], observation: Observation) -> NDArray[np.float32]:

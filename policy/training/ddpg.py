@@ -55,12 +55,25 @@ class DdpgOptions:
     decay_from: float = 1.0
 
 
+def as_tensors(observation: Observation) -> Tensors:
+    return tuple(torch.from_numpy(array) for array in observation)
+
+
+def batch_of_one(observation: Observation) -> Tensors:
+    return tuple(tensor[None] for tensor in as_tensors(observation))
+
+
 class Actor(nn.Module, ABC):
     """mu. Every observation is a tuple of tensors whose first axis is the batch."""
 
     @abstractmethod
     def forward(self, observation: Tensors) -> Tensor:
         """The raw output, [B, A]."""
+
+    @torch.no_grad()
+    def raw(self, observation: Observation) -> NDArray[np.float32]:
+        """The same of a single observation, [A]."""
+        return self(batch_of_one(observation))[0].numpy()
 
     @abstractmethod
     def execute(self, raw: Tensor, observation: Tensors) -> Tensor:
@@ -152,14 +165,6 @@ class Agent(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def as_tensors(observation: Observation) -> Tensors:
-    return tuple(torch.from_numpy(array) for array in observation)
-
-
-def batch_of_one(observation: Observation) -> Tensors:
-    return tuple(tensor[None] for tensor in as_tensors(observation))
-
-
 class Ddpg(Generic[ActorKind]):
     """One actor, one critic, and a target of each."""
 
@@ -169,10 +174,9 @@ class Ddpg(Generic[ActorKind]):
         self._actor_optimiser = torch.optim.Adam(actor.parameters(), options.actor_learning_rate)
         self._critic_optimiser = torch.optim.Adam(critic.parameters(), options.critic_learning_rate)
 
-    @torch.no_grad()
     def raw(self, observation: Observation) -> NDArray[np.float32]:
         """The actor's raw output, [A]."""
-        return self.actor(batch_of_one(observation))[0].numpy()
+        return self.actor.raw(observation)
 
     @torch.no_grad()
     def execute(self, raw: NDArray[np.float32], observation: Observation) -> NDArray[np.float32]:

@@ -87,7 +87,7 @@ class DiffusionNoise:
     """
 
     def __init__(
-        self, denoiser: Denoiser, deviation: float, *, levels: int = 5, learning_rate: float = 1e-3, cap: float = 8.0
+        self, denoiser: Denoiser, deviation: float, *, levels: int = 4, learning_rate: float = 1e-3, cap: float = 8.0
     ) -> None:
         self._denoiser, self._levels, self._cap = denoiser, levels, cap
         self._deviation = np.float32(deviation)
@@ -111,9 +111,8 @@ class DiffusionNoise:
             noise = self._noise_in(value, torch.tensor([level]), batch)
             value = (value - step / (1 - kept).sqrt() * noise) / (1 - step).sqrt()
             if level:
-                before = self._kept[level - 1]
-                fresh = torch.from_numpy(rng.standard_normal((1, size), np.float32))
-                value = value + (step * (1 - before) / (1 - kept)).sqrt() * fresh
+                # This spread is the right one where the clean value is N(0, 1), as it is to begin with.
+                value = value + step.sqrt() * torch.from_numpy(rng.standard_normal((1, size), np.float32))
         # A network in the making may run away; nothing is gained beyond four standard deviations.
         return self._deviation * value[0].clamp(-4, 4).numpy()
 

@@ -31,7 +31,7 @@ class Variety:
         which is all of them every other time: a vehicle hears its own.
     """
 
-    edges: Sequence[int] = (3, 5, 5, 5, 8, 8, 16, 32)
+    edges: Sequence[int] = (3, 4, 5, 5, 5, 6, 8, 12)
     heartbeats_s: Sequence[float] = (0.0, 0.0, 0.1, 0.25, 0.5, 0.5, 0.5, 1.0, 2.0)
     rate: float = 20.0
     rates: tuple[float, float] = (12.0, 26.0)

@@ -35,7 +35,7 @@ class Recipe:
         default_factory=lambda: DdpgOptions(
             discount=0.95,
             steps=3,
-            batch_size=128,
+            batch_size=96,
             replay_capacity=40_000,
             actor_learning_rate=5e-4,
             critic_learning_rate=1e-3,

@@ -25,11 +25,12 @@ from ..environment.environment import Environment, run_episode
 from ..served import ServedPolicy
 from ..weights import Weights, load_weights, save_weights
 from .bandit import Bandit
+from .checkpoints import load_state, save_state
 from .ddpg import Agent, Ddpg, Episode, Noise, Training
 from .exploration import DiffusionNoise, GaussianNoise, OrnsteinUhlenbeckNoise
 from .placement import PlacementDomain
 from .recipes import Recipe, recipe_of
-from .set_networks import SetActor, SetCritic, SetDenoiser, export
+from .set_networks import SetActor, SetCritic, SetDenoiser
 from .training_curve import draw_training_curve
 
 SETTINGS_FILE, STATE_FILE, BEST_FILE = "settings.json", "state.pt", "best.npz"
@@ -150,41 +151,36 @@ class PolicyTraining:
         draw_training_curve(self.progression.rewards, self.progression.validations, out.with_suffix(".png"))
         return best.notes
 
-    def _weights(self) -> Weights:
+    def weights(self) -> Weights:
+        """What is learnt so far, as it would be served."""
         progression = self.progression
         notes = {
             "policy": self._policy,
             "seed": self._seed,
             "steps": self.training.steps,
-            "validation": progression.validations[-1][1],
+            "validation": progression.validations[-1][1] if progression.validations else None,
             "cpu_minutes": round(progression.cpu_s / 60, 2),
             "recipe": asdict(self._recipe),
         }
-        return export(self._served.net, self._recipe.prior_weight, self._constants.sha256, notes)
+        return self._served.weights(self._constants.sha256, notes)
 
     def _validate(self) -> None:
-        network = export(self._served.net, self._recipe.prior_weight, self._constants.sha256, {})
+        network = self._served.weights(self._constants.sha256, {})
         utility = validate(network, self._constants)
         best = max((earlier for _, earlier in self.progression.validations), default=-np.inf)
         self.progression.validations.append((self.training.steps, utility))
         if utility > best:
-            save_weights(self._partial / BEST_FILE, self._weights())
+            save_weights(self._partial / BEST_FILE, self.weights())
 
     def _save(self) -> None:
-        unfinished = self._partial / f"{STATE_FILE}.new"
-        torch.save({"training": self.training.state_dict(), "progression": asdict(self.progression)}, unfinished)
-        unfinished.replace(self._partial / STATE_FILE)
+        state = {"training": self.training.state_dict(), "progression": asdict(self.progression)}
+        save_state(self._partial / STATE_FILE, state)
 
     def _resume(self) -> None:
-        path = self._partial / STATE_FILE
-        if not path.exists():
-            return
-        try:
-            state = torch.load(path, weights_only=True)
+        state = load_state(self._partial / STATE_FILE)
+        if state is not None:
             self.training.load_state_dict(state["training"])
             self.progression = Progression(**state["progression"])
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"{path} is damaged ({error}): remove {self._partial} to begin anew") from None
 
 
 def validate(weights: Weights, constants: EnvironmentConstants) -> float:

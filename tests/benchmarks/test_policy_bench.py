@@ -12,7 +12,7 @@ from roadside.benchmarks.policy import PolicyPlan, measure_policy, plan_of
 from roadside.benchmarks.policy_cells import Cell, PolicyJob, contenders, run_job
 from roadside.benchmarks.policy_plot import plot_policy
 from roadside.benchmarks.policy_tables import tables_of
-from roadside.benchmarks.rival_settings import TRIED
+from roadside.benchmarks.rival_settings import IN_PERLLM, TRIED
 from roadside.bus.errors import ConfigurationError
 from roadside.policy.registry import PolicyOptions
 from roadside.verbs.options import print_bench
@@ -77,3 +77,7 @@ def test_every_setting_that_is_tried_makes_a_policy():
     for rivals in TRIED.values():
         for rival in rivals:
             assert rival.build(PolicyOptions()).name == rival.policy
+    for name, rival in IN_PERLLM.items():
+        assert any(set(rival.settings) <= set(tried.settings) for tried in TRIED["perllm"] if tried.policy == name), (
+            name
+        )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from roadside.cloud_node.context import Context, Missing, Ready, Refused, Verdict
-from roadside.cloud_node.parts import Batch, Chosen, run_together
+from roadside.cloud_node.parts import Batch, run_together
 from roadside.models.exits import most_likely
 from roadside.models.questions import Question
 from roadside.models.sampling import Sampling
@@ -120,9 +120,9 @@ def test_claims_are_judged_in_one_batch_up_to_the_first_that_is_wrong(cut: Any) 
     context = Context(cut.parts)
     take(context, cut.hidden(drafted)[:-1])
     up_to, claimed = len(drafted) - 1, tuple(drafted[len(PROMPT) :])
-    standing = context.look(rollback=0, up_to=up_to, claimed=claimed)
-    assert standing == Ready(tuple(range(len(PROMPT), up_to + 1)))
-    run(cut, context, context.begin(standing.wanted))
+    wanted = tuple(range(len(PROMPT), up_to + 1))
+    assert context.look(rollback=0, up_to=up_to, claimed=claimed) == Ready(wanted)
+    run(cut, context, context.begin(wanted))
     verdict = context.look(rollback=0, up_to=up_to, claimed=claimed)
     assert isinstance(verdict, Verdict)
     assert (list(verdict.tokens), verdict.n_accepted) == (right[:4], 3)
@@ -173,6 +173,25 @@ def test_a_wrong_claim_is_cut_off_and_the_right_token_goes_on(cut: Any) -> None:
         assert isinstance(standing, Ready)
         run(cut, context, context.begin(standing.wanted))
     assert tokens[len(PROMPT) :] == cut.answer(PROMPT, 5)
+
+
+def test_a_batch_computes_all_that_was_asked_for_on_its_way(cut: Any) -> None:
+    """Also what was asked for while another batch was under way, and whose asker has not woken up yet."""
+    context, tokens = Context(cut.parts), [*PROMPT, 11, 12, 13, 14]
+    take(context, cut.hidden(tokens))
+    batch = context.begin([5])
+    assert context.look(rollback=0, up_to=6, claimed=(12,)) == "busy"
+    assert context.look(rollback=0, up_to=8, claimed=(13, 14)) == "busy"
+    run(cut, context, batch)
+    standing = context.look(rollback=0, up_to=9)
+    assert standing == Ready((9,))
+    wanted = context.still_wanted((9,))
+    assert wanted == (6, 7, 8, 9)
+    run(cut, context, context.begin(wanted))
+    for up_to in wanted:
+        verdict = context.look(rollback=0, up_to=up_to)
+        assert isinstance(verdict, Verdict)
+        assert verdict.tokens == (cut.next_token(tokens[:up_to]),)
 
 
 # Prompts and tokens
@@ -383,8 +402,8 @@ def test_what_overflows_costs_its_own_context_only(cut: Any) -> None:
 def test_the_margin_is_the_distance_to_the_next_best(cut: Any) -> None:
     context = Context(cut.parts)
     take(context, cut.hidden(PROMPT))
-    ((chosen,),) = run_together([context.begin([5])], cut.parts).by_batch
-    assert isinstance(chosen, Chosen)
+    (chosen,) = run_together([context.begin([5])], cut.parts).by_batch
+    assert chosen is not None
     with torch.inference_mode():
         best, second = cut.model(torch.tensor([PROMPT])).logits[0, -1].topk(2).values.tolist()
-    assert chosen.margin == pytest.approx(best - second, abs=2e-2)
+    assert chosen[0].margin == pytest.approx(best - second, abs=2e-2)

@@ -45,9 +45,10 @@ def chunk(cut: Any, session: str, position: int = 0, end: int = len(SEQUENCE), *
 def compute(cut: Any, manager: ContextManager, context: Context, up_to: int) -> int:
     assert manager.admit("edge", context, [up_to]) is None
     batch = context.begin([up_to])
-    ((chosen,),) = run_together([batch], cut.parts).by_batch
-    context.finish(batch, [chosen])
-    return chosen.token
+    (chosen,) = run_together([batch], cut.parts).by_batch
+    assert chosen is not None
+    context.finish(batch, chosen)
+    return chosen[0].token
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,7 @@ def test_what_does_not_fit_beside_batches_under_way_is_refused(cut: Any, manage:
     assert manager.memory_bytes > 9_000, "with what the cache will have grown by"
     assert manager.take("late", chunk(cut, late), 1.0) == Refused("no-room")
     (chosen,) = run_together([batch], cut.parts).by_batch
+    assert chosen is not None
     context.finish(batch, chosen)
     assert chosen[0].token == cut.next_token(SEQUENCE)
     assert manager.memory_bytes <= 13_000
@@ -247,6 +249,7 @@ def test_a_session_that_is_being_computed_is_not_evicted(cut: Any, manage: Any) 
         assert manager.find("edge-1", f"{granted}.{number}", float(number)) is not None
     assert len(manager) == 2
     (chosen,) = run_together([batch], cut.parts).by_batch
+    assert chosen is not None
     first.finish(batch, chosen)
     assert manager.find("edge-1", f"{granted}.1", 9.0) is first
     assert chosen[0].token == cut.next_token(SEQUENCE)

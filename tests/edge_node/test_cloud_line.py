@@ -354,4 +354,4 @@ async def test_replies_that_nobody_waits_for_are_counted(best_broker, fleet):
         for request in (stranger, repeated):
             cloud.bus.post(topics.TOKEN, cloud.token(request), edge=EDGE, node=cloud.bus.name)
         await until(lambda: line.counters["late_replies"] == 2)
-        assert session.energy_j == pytest.approx(0.5), "a reply counts once"
+        assert session.energy_j == pytest.approx(1.0), "each reply tells of joules of its own"

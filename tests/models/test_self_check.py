@@ -19,9 +19,16 @@ from roadside.models.stages import SplitDecoder, split_decoder
 from roadside.models.tokenizer import IMAGE
 from roadside.models.vlm import Recipe, build_processor
 from torch import nn
-from transformers import GraniteConfig, Idefics3Config, Idefics3ForConditionalGeneration, LlamaConfig
+from transformers import (
+    BambaConfig,
+    GraniteConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    LlamaConfig,
+    Qwen3NextConfig,
+)
 
-DECODERS = {"llama": LlamaConfig, "granite": GraniteConfig}
+DECODERS = {"llama": LlamaConfig, "granite": GraniteConfig, "qwen3-next": Qwen3NextConfig, "bamba": BambaConfig}
 
 
 def make(decoder: str, recipe: Recipe, **decoder_settings: object):
@@ -76,6 +83,33 @@ def test_a_family_that_scales_embeddings_inside_is_refused(tiny_recipe: Recipe, 
     """Granite multiplies its inputs inside `forward`, so a later stage would do it again."""
     with pytest.raises(SplitError, match="do not reproduce it"):
         check(*make("granite", tiny_recipe, embedding_multiplier=12.0), frame)
+
+
+def test_a_family_with_a_running_state_is_refused(tiny_recipe: Recipe, frame: bytes) -> None:
+    """Qwen3-Next's layers of linear attention keep no past that a draft could be rolled back to."""
+    settings: dict[str, Any] = {
+        "layer_types": ["linear_attention", "full_attention"] * 3,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "head_dim": 8,
+        "num_experts": 0,
+    }
+    with pytest.raises(SplitError, match="cannot be rolled back; choose a model whose layers all attend"):
+        check(*make("qwen3-next", tiny_recipe, **settings), frame)
+
+
+def test_a_decoder_that_is_built_otherwise_is_refused(tiny_recipe: Recipe, frame: bytes) -> None:
+    """Bamba, a hybrid of Mamba's layers and attention, calls its norm by another name."""
+    settings: dict[str, Any] = {
+        "attn_layer_indices": [1, 3],
+        "mamba_n_heads": 4,
+        "mamba_d_head": 16,
+        "mamba_d_state": 8,
+    }
+    with pytest.raises(SplitError, match="no norm, so it cannot be split"):
+        check(*make("bamba", tiny_recipe, **settings), frame)
 
 
 def test_the_same_family_passes_where_it_scales_nothing(tiny_recipe: Recipe, frame: bytes) -> None:

@@ -16,6 +16,7 @@ from roadside.bus.errors import MessageRefused
 from roadside.bus.messages import Accepted, NodeState, Rejected, Result, Task
 from roadside.bus.places import Place
 from roadside.bus.transport import Bus
+from roadside.models.circumstances import UNKNOWN, Circumstances
 from roadside.models.decoding import Spoke, Steps
 from roadside.models.inference_worker import InferenceWorker
 from roadside.models.local_runner import LocalRunner
@@ -34,7 +35,7 @@ class HeldAnswerer:
     free: threading.Event = field(default_factory=threading.Event)
     asked: list[Question] = field(default_factory=list)
 
-    def begin(self, question: Question, place: Place) -> Steps[Answer]:
+    def begin(self, question: Question, place: Place, circumstances: Circumstances = UNKNOWN) -> Steps[Answer]:
         if question.prompt == "a bad picture":
             raise MessageRefused("image-format", "neither JPEG nor PNG")
         self.asked.append(question)

@@ -193,7 +193,7 @@ def _tried(policy: CsUcbPolicy, candidates: Candidates, rewards: list[float]) ->
 def test_cs_ucb_compares_satisfied_arms_by_equation_6():
     quiet = {"in_flight": [0.0] * 5, "link_wait_ms": [0.0] * 5, "slots": [2.0] * 5}
     candidates = table(4, **quiet)
-    policy = CsUcbPolicy(OPTIONS, CsUcbSettings(delta=0.3))
+    policy = CsUcbPolicy(OPTIONS, CsUcbSettings(delta=0.3, slots_limit=3.0))
     _tried(policy, candidates, [0.1, 0.2, 0.3, 0.4, 0.35])
     _tried(policy, candidates, [0.1, 0.2, 0.3])
     choice = decide(policy, candidates)
@@ -220,14 +220,14 @@ def test_only_the_predicting_cs_ucb_sees_a_deadline_missed_before_it_is():
         4, in_flight=[0] * 5, slots=[2] * 5, link_wait_ms=[0] * 5, compute_wait_ms=[0, 0, 5000, 0, 0], age_ms=[0] * 5
     )
     for predicts, expected in ((False, 2), (True, 3)):
-        policy = CsUcbPolicy(OPTIONS, predicts_delay=predicts)
+        policy = CsUcbPolicy(OPTIONS, CsUcbSettings(slots_limit=3.0), predicts_delay=predicts)
         _tried(policy, candidates, [0.1, 0.2, 0.9, 0.4, 0.3])
         assert decide(policy, candidates).index == expected
 
 
 def test_cs_ucb_tries_every_arm_and_learns_equation_4():
     candidates = table(4, in_flight=[0] * 5, slots=[2] * 5, link_wait_ms=[0] * 5)
-    policy = CsUcbPolicy(OPTIONS, CsUcbSettings(reward="equation-4", lambda_=2.0, reference_energy_j=60.0))
+    policy = CsUcbPolicy(OPTIONS, CsUcbSettings(reward="equation-4", lambda_=2.0, slots_limit=3.0, reference_energy_j=60.0))
     tried = set()
     for _ in range(5):
         choice = decide(policy, candidates)

@@ -15,6 +15,7 @@ from roadside.bus.messages import Task
 from roadside.bus.places import Place
 from roadside.bus.transport import Bus
 from roadside.models.answering import vehicle_answerer
+from roadside.models.circumstances import UNKNOWN, Circumstances
 from roadside.models.decoding import Spoke, Steps
 from roadside.models.questions import Answer, Question
 
@@ -36,7 +37,7 @@ class ToldAnswerer:
     def quality(self) -> dict[Place, dict[str, float]]:
         return {"vehicle": dict.fromkeys(("hazard", "explain", "describe"), self.rate)}
 
-    def begin(self, question: Question, place: Place) -> Steps[Answer]:
+    def begin(self, question: Question, place: Place, circumstances: Circumstances = UNKNOWN) -> Steps[Answer]:
         assert place == "vehicle"
         if not question.telemetry:  # the colour card of the warm-up
             return Answer("warm", (1,), ("exit1",), 0.9, 1.0, 1.0)

@@ -1,0 +1,61 @@
+"""The bench's result as a person reads it: fewer columns, and one line for each link."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ROW_COLUMNS = {
+    "mode": "mode",
+    "total_ms": "total ms",
+    "first_token_ms": "first token",
+    "edge_ms": "edge ms",
+    "cloud_ms": "cloud ms",
+    "link_ms": "link ms",
+    "bytes_up": "bytes up",
+    "cloud_requests": "requests",
+    "cloud_compute_share": "cloud share",
+    "token_identity": "identity",
+    "task_accuracy": "accuracy",
+}
+_TABLE_1_COLUMNS = ("total_s", "cloud_s", "edge_s", "comm_s")
+
+
+def for_a_person(result: dict[str, Any]) -> dict[str, Any]:
+    """What `print_bench` shows."""
+    shown = {key: value for key, value in result.items() if key not in ("ratios", "cells")}
+    return shown | {
+        "rows": [{title: _short(row[key]) for key, title in _ROW_COLUMNS.items()} for row in result["rows"]],
+        "total ms by link": _by_link([*result["rows"], *result["cells"]]),
+        "goals": [
+            {**line, "value": f"{line['value']:.3f}", "met": "yes" if line["met"] else "NO"} for line in result["goals"]
+        ],
+        "table_1": [_table_1_line(line) for line in result["table_1"]],
+    }
+
+
+def _by_link(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each mode, a column for each link."""
+    links = dict.fromkeys(row["link"] for row in rows)
+    totals = {(row["mode"], row["link"]): row["total_ms"] for row in rows}
+    modes = dict.fromkeys(row["mode"] for row in rows)
+    return [{"mode": mode, **{link: _short(totals[mode, link]) for link in links}} for mode in modes]
+
+
+def _table_1_line(line: dict[str, Any]) -> dict[str, Any]:
+    """Ours, with the paper's in brackets where it has any. Seconds for 100 answers."""
+    shown = {"data": line["data"], "strategy": line["strategy"]}
+    for column in _TABLE_1_COLUMNS:
+        shown[column.removesuffix("_s") + " s"] = _with_paper(line[column], line.get(f"paper_{column}"))
+    shown["/ cloud"] = _with_paper(line["total / cloud"], line.get("paper_total / cloud"))
+    shown["KiB up"] = _with_paper(line["kib_up"], line.get("paper_kib_up"))
+    return shown
+
+
+def _with_paper(ours: float, paper: float | None) -> str:
+    return _short(ours) if paper is None else f"{_short(ours)} ({_short(paper)})"
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
