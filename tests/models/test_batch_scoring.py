@@ -96,7 +96,7 @@ def test_scores_name_every_voice_and_kind(tiny_folder: Path, tiny_recipe: Recipe
 
 def test_scenes_are_scored_with_all_frames_and_with_the_newest(tiny_folder: Path, tiny_recipe: Recipe, scenes) -> None:
     scores = FrameScores.of(tiny_folder, scenes, tiny_recipe)
-    whole = score(tiny_folder, scenes, tiny_recipe)
-    assert scores.paired.voices == whole.voices
-    assert scores.newest.voices == score(tiny_folder, scenes.newest(), tiny_recipe).voices
+    checkpoint = checkpoints.load(str(tiny_folder))
+    for part, seen in ((scores.paired, scenes), (scores.newest, scenes.newest())):
+        assert part.voices == Scorer(checkpoint, seen, tiny_recipe).score(thetas=()).voices
     assert scores.paired.theta_curve == ()
