@@ -135,7 +135,12 @@ class Dispatcher:
         """Later attempts send the same picture: what a second scaling would save costs more than it is worth."""
         scale = task.knobs.frame_scale
         task.smaller_jpeg = await asyncio.to_thread(shrink_jpeg, task.scene.jpeg, scale, self._jpeg_quality)
-        if not task.ended:
+        if task.ended:
+            return
+        if self._nodes.is_dead(candidate.node):
+            self._counters["node_left_before_sending"] += 1
+            self._place(task)
+        else:
             self._begin_attempt(task, candidate, time.monotonic())
 
     def _begin_attempt(self, task: TaskRun, candidate: Candidate, now_s: float) -> None:
