@@ -1,11 +1,11 @@
 """Policies whose scores a trained network gives, served with NumPy: DDPG and the neural bandit.
 
-Beside the two that are registered stand the ablations of DDPG, which only a bench compares: `ABLATIONS` names them,
-`ServedPolicy(name, load_weights(bundled_weights(name)))` makes one.
+Beside the two stand the ablations of DDPG, each with one thing changed (training/recipes.py), for a bench to compare.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,13 +92,11 @@ def knobs_of(values: NDArray[np.float32], place: Place) -> Knobs:
     )
 
 
-@register("ddpg")
-def make_ddpg(options: PolicyOptions) -> ServedPolicy:
-    """Deep deterministic policy gradient (training/ddpg.py): it minds what a choice does to later tasks."""
-    return ServedPolicy("ddpg", load_weights(options.weights or bundled_weights("ddpg")))
+def _serve(name: str, options: PolicyOptions) -> ServedPolicy:
+    return ServedPolicy(name, load_weights(options.weights or bundled_weights(name)))
 
 
-@register("bandit")
-def make_bandit(options: PolicyOptions) -> ServedPolicy:
-    """The same network as a contextual bandit (training/bandit.py): the expected reward of this task alone."""
-    return ServedPolicy("bandit", load_weights(options.weights or bundled_weights("bandit")))
+# ddpg (training/ddpg.py) minds what a choice does to later tasks; bandit (training/bandit.py), the same network, only
+# what it brings its own. Of the ablations those are known that have been trained.
+for _name in ("ddpg", "bandit", *(ablation for ablation in ABLATIONS if bundled_weights(ablation).exists())):
+    register(_name)(partial(_serve, _name))
