@@ -5,7 +5,8 @@
     │   ├── LogError                    a driving log, video or camera that cannot be read
     │   │   └── VideoError              one video or camera of it; has a `reason`
     │   ├── ModelError                  an unknown model, or one that cannot be loaded
-    │   │   └── SplitError              a model whose split does not reproduce the unsplit model
+    │   │   ├── SplitError              a model whose split does not reproduce the unsplit model
+    │   │   └── WeightsError            weights that a policy cannot be served with; has a `reason`
     │   └── RunError                    a run directory that cannot be read or written
     ├── BusError
     │   ├── BrokerError                 the broker cannot be started, reached or logged in to
@@ -17,7 +18,8 @@
 Who handles them: the command line prints a `RoadsideError` in one line and exits with 1 (2 for a
 `ConfigurationError`); the connection counts a `MessageRefused` by reason and goes on; a node refuses the task
 that met a `BackendError`; a replay counts a `VideoError` by reason and goes on with its next clip; a sweep writes a
-`RoadsideError` into the row of the run that failed; the recorder logs a `RunError` about a kept frame and goes on with
+`RoadsideError` into the row of the run that failed; a vehicle counts a learner's `WeightsError` by reason and keeps the
+weights that it has; the recorder logs a `RunError` about a kept frame and goes on with
 its ledger; nothing else catches them.
 """
 
@@ -53,6 +55,17 @@ class ModelError(ConfigurationError):
 
 class SplitError(ModelError):
     """A model whose split does not reproduce the unsplit model."""
+
+
+class WeightsError(ModelError):
+    """Weights that a policy cannot be served with.
+
+    `reason` is a short fixed phrase ("unreadable", "too large", ...), fit to be a counter's label.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class RunError(ConfigurationError):

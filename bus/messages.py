@@ -25,6 +25,8 @@ Label = Annotated[str, Meta(max_length=96)]
 Sentence = Annotated[str, Meta(max_length=2000)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Jpeg = Annotated[bytes, Meta(min_length=4, max_length=4 * 1024 * 1024)]
+# Packed; the largest of ours take a tenth of it, and every broker lets it pass.
+WeightsArchive = Annotated[bytes, Meta(min_length=4, max_length=512 * 1024)]
 
 Role = Literal["vehicle", "edge", "cloud"]
 TaskState = Literal["result", "fallback", "expired", "rejected"]
@@ -203,6 +205,8 @@ class Decision(Part, frozen=True):
 
     exit_threshold: confidence at which an edge's early exits may speak; None: the node's or the vehicle's own.
     frame_scale: of the picture's sides before it is sent.
+    weights: whose weights scored the candidates, and which version of them ("learner-1 v3"); empty where they came
+        with the program, and where no weights did.
     """
 
     policy: Label
@@ -212,6 +216,7 @@ class Decision(Part, frozen=True):
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=512)]
     exit_threshold: Annotated[float, Meta(ge=0, le=10)] | None = None
     frame_scale: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    weights: Label = ""
 
 
 class Truth(Part, frozen=True):
@@ -273,6 +278,23 @@ class Frame(Message, frozen=True, tag="Frame"):
     jpeg: Jpeg
     telemetry: Annotated[dict[Label, float], Meta(max_length=64)]
     task_id: Name | None = None
+
+
+class PolicyWeights(Message, frozen=True, tag="PolicyWeights"):
+    """What a learner has found better than what was served before, or has gone back to.
+
+    policy: whose weights they are, by its registered name. version: grows with everything that a learner publishes.
+    feature_schema: of the features that they were trained on (policy/features.py).
+    weights: an .npz archive of plain arrays, as policy/weights.py writes it.
+    trained_tasks: how many tasks' outcomes went into them. note: for people.
+    """
+
+    policy: Label
+    version: Count
+    feature_schema: Label
+    weights: WeightsArchive
+    trained_tasks: Count
+    note: Sentence = ""
 
 
 class LeaseRequest(Message, frozen=True, tag="LeaseRequest"):

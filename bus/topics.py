@@ -26,6 +26,7 @@ from .messages import (
     Nack,
     NodeState,
     Outcome,
+    PolicyWeights,
     PromptContext,
     Rejected,
     Result,
@@ -124,6 +125,10 @@ FRAME = Topic(
     "frame", "vehicle/{vehicle}/frame", (Frame,), "vehicle", 0, False, "drop-oldest",
     "What a vehicle saw, sampled, for people.",
 )  # fmt: skip
+POLICY = Topic(
+    "policy", "policy/{learner}", (PolicyWeights,), "learner", 1, True, "drop-oldest",
+    "A learner's newest weights, for the vehicles that follow it.",
+)  # fmt: skip
 # What follows runs between an edge and its cloud while an answer is being made. QoS 0: what is lost is asked for again
 # by a Nack or a repeated request, or the edge goes on alone; nothing of it is worth keeping for a later connection.
 CONTEXT = Topic(
@@ -141,7 +146,7 @@ TOKEN = Topic(
 )  # fmt: skip
 
 TOPICS: tuple[Topic, ...] = (
-    VEHICLE_STATE, FRAME, ACK, RESULT, OUTCOME, NODE_STATE, TASK, CONTEXT, INFER, TOKEN,
+    VEHICLE_STATE, FRAME, ACK, RESULT, OUTCOME, NODE_STATE, TASK, POLICY, CONTEXT, INFER, TOKEN,
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -42,6 +43,9 @@ class Policy(Protocol):
 
     now_s: of whatever clock the caller has; only differences mean anything.
     ignores_floors: the policy is told where to go and does not care for quality floors.
+
+    `decide` may be asked several times about one task, and about choices that are then not made; it may draw, but
+    learns nothing. What became of a choice that was made comes to `observe`.
     """
 
     name: str
@@ -60,10 +64,14 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PolicyOptions:
-    """What a policy may be built from. place: for `static`; seed: for policies that draw."""
+    """What a policy may be built from. place: for `static`; seed: for policies that draw.
+
+    weights: a file of `roadside train policy`, for policies that are served with weights; None: those that ship.
+    """
 
     place: Place | None = None
     seed: int = 0
+    weights: Path | None = None
 
 
 Factory = TypeVar("Factory", bound=Callable[[PolicyOptions], Policy])

@@ -5,6 +5,7 @@ Each row is an arm a. Those that violate no constraint, f >= 0, are compared by 
     f(a) = min( (D - d) / D, (C_max - C) / C_max, (B_max - B) / B_max )
     UCB(a) = mean reward(a) + delta sqrt(ln t / L(a)) + theta P(a),   P = min(0, f)
 
+t counts the outcomes that are known, not the decisions, which may be asked about without being made.
 C: tasks in the node's care with this one, of C_max = slots_limit times its slots; B: seconds of queue on its link,
 of B_max. Where every arm violates one, the one that violates least is taken. The reward is its eq. 4, minus the energy
 plus lambda times f as it turned out, or this project's utility, which is what it is judged by elsewhere.
@@ -67,10 +68,9 @@ class CsUcbPolicy:
         self._predicts_delay = predicts_delay
         self._random = np.random.default_rng(options.seed)
         self._arms: dict[tuple[str, str], _Arm] = {}
-        self._decisions = 0
+        self._outcomes = 0
 
     def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice:
-        self._decisions += 1
         satisfaction = self._satisfaction(task, candidates)
         satisfied = allowed & (satisfaction >= 0)
         scores = self._upper_bounds(candidates) + self._settings.theta * np.minimum(satisfaction, 0.0)
@@ -84,11 +84,12 @@ class CsUcbPolicy:
     def observe(self, experience: Experience) -> None:
         arm = self._arms.setdefault((experience.node, experience.place), _Arm())
         arm.tries += 1
+        self._outcomes += 1
         arm.mean_reward += (self._reward(experience) - arm.mean_reward) / arm.tries
 
     def state_dict(self) -> dict[str, Any]:
         arms = {f"{node} {place}": [arm.tries, arm.mean_reward] for (node, place), arm in self._arms.items()}
-        return {"decisions": self._decisions, "arms": arms}
+        return {"outcomes": self._outcomes, "arms": arms}
 
     def _satisfaction(self, task: TaskFacts, candidates: Candidates) -> NDArray[np.float64]:
         limit = self._settings.slots_limit * candidates.slots
@@ -101,7 +102,7 @@ class CsUcbPolicy:
 
     def _upper_bounds(self, candidates: Candidates) -> NDArray[np.float64]:
         arms = [self._arms.get(key) for key in zip(candidates.nodes, candidates.places, strict=True)]
-        log_time = math.log(self._decisions)
+        log_time = math.log(max(1, self._outcomes))
         return np.array(
             [
                 _UNTRIED if arm is None else arm.mean_reward + self._settings.delta * math.sqrt(log_time / arm.tries)

@@ -1,7 +1,15 @@
 """The guard around a policy: masks first, the policy second, plain greedy when the policy cannot be trusted.
 
 Whatever a policy returns or raises, the guard's answer is an allowed place, and the vehicle's own place is what
-remains when nothing else does.
+remains when nothing else does. Every time that the policy is overruled, it is counted and the decision says why:
+
+    nothing left    every place but the vehicle's own is dead, silent, or has refused the task
+    garbled         a place's features or expected utility are no numbers; such a place is not allowed
+    stale           the newest report of any allowed node is too old to tell nodes apart by
+    untrained       features beyond those that the policy was trained on, the reports' age among them
+    error           it raised something, or answered what is no choice
+    bad scores, masked choice, bad knobs, bad propensity
+    too slow        it took longer than a decision may
 """
 
 from __future__ import annotations
@@ -16,12 +24,16 @@ from numpy.typing import NDArray
 
 from ..bus.messages import Decision, Outcome
 from .base import Choice, Policy, PolicyOptions
-from .candidates import Candidates
-from .experience import experience_of
-from .features import TaskFacts
+from .candidates import FLOOR, Candidates
+from .even_exploration import EvenExploration
+from .experience import Knobs, experience_of
+from .features import FEATURES, TaskFacts
 from .greedy_utility import GreedyUtilityPolicy
+from .live_weights import TakesWeights
 from .selection import allowed_rows
 from .utility import UtilityModel
+
+_IS_VEHICLE, _AGE_S = FEATURES.index("is_vehicle"), FEATURES.index("state_age_s")
 
 log = structlog.get_logger()
 
@@ -38,25 +50,55 @@ class Trained(Protocol):
 
 
 class Guard:
-    """decision_budget_ms: a policy that took longer is overruled for this task and counted.
+    """decision_budget_ms: a policy that took longer is overruled for this task.
+    stale_after_ms: of the nodes' reports, up to 10 s, beyond which features do not tell.
+    exploration: what is drawn in place of a policy's sound choice; None: nothing.
 
-    `counters` tells how often each reason overruled the policy.
+    `counters`: how often each reason overruled the policy, and "observe failed".
     """
 
     def __init__(
-        self, policy: Policy, *, utility: UtilityModel | None = None, decision_budget_ms: float = 20.0
+        self,
+        policy: Policy,
+        *,
+        utility: UtilityModel | None = None,
+        decision_budget_ms: float = 20.0,
+        stale_after_ms: float = 3000.0,
+        exploration: EvenExploration | None = None,
     ) -> None:
         self._policy = policy
-        self._feature_range = policy.feature_range if isinstance(policy, Trained) else None
+        # Both are asked at every decision: a policy's weights may be replaced between two.
+        self._trained = policy if isinstance(policy, Trained) else None
+        self._weighted = policy if isinstance(policy, TakesWeights) else None
         self._utility = utility or UtilityModel()
         self._fallback = GreedyUtilityPolicy(PolicyOptions())
         self._decision_budget_ms = decision_budget_ms
+        self._stale_after_s = stale_after_ms / 1000
+        self._exploration = exploration
         self.counters: Counter[str] = Counter()
 
-    def decide(self, task: TaskFacts, candidates: Candidates, now_s: float) -> Decision:
-        """Choose one of `candidates`, which must hold the vehicle's own place."""
+    def decide(self, task: TaskFacts, candidates: Candidates, now_s: float, *, hypothetical: bool = False) -> Decision:
+        """Choose one of `candidates`, which must hold the vehicle's own place.
+
+        now_s: of a monotonic clock. hypothetical: somebody asks what would be chosen; nothing is counted, or explored.
+        """
         allowed = allowed_rows(candidates.masked, candidates.places, ignores_floors=self._policy.ignores_floors)
-        choice, overruled = self._ask(task, candidates, allowed, now_s)
+        sound = np.isfinite(candidates.features).all(axis=1) & np.isfinite(candidates.utility)
+        if (allowed & sound).any():
+            overruled = self._mistrust(candidates, allowed, sound)
+            allowed &= sound
+        else:
+            overruled = "garbled"
+            allowed = np.array([place == "vehicle" for place in candidates.places], np.bool_)
+        choice = None
+        if not overruled:
+            choice, overruled = self._ask(task, candidates, allowed, now_s)
+        if choice is None:
+            choice = self._fallback.decide(task, candidates, allowed, now_s)
+            if not hypothetical:
+                self.counters[overruled] += 1
+        elif self._exploration is not None and not hypothetical:
+            choice = self._exploration.perhaps(choice, allowed)
         reason = choice.reason if not overruled else f"guard ({overruled}): {choice.reason}"
         return Decision(
             policy=self._policy.name,
@@ -66,6 +108,7 @@ class Guard:
             candidates=candidates.rows(choice.scores),
             exit_threshold=choice.knobs.exit_threshold,
             frame_scale=choice.knobs.frame_scale,
+            weights=self._weighted.weights_label if self._weighted is not None and not overruled else "",
         )
 
     def observe(self, outcome: Outcome) -> None:
@@ -77,26 +120,35 @@ class Guard:
             self.counters["observe failed"] += 1
             log.error("policy failed to learn", policy=self._policy.name, error=repr(error))
 
+    def _mistrust(self, candidates: Candidates, allowed: NDArray[np.bool_], sound: NDArray[np.bool_]) -> str:
+        """Why the policy is not even asked; empty where it is."""
+        if all(why not in ("", FLOOR) for why in candidates.masked):
+            return "nothing left"
+        if not sound[allowed].all():
+            return "garbled"
+        features = candidates.features[allowed]
+        of_nodes = features[features[:, _IS_VEHICLE] == 0]
+        if len(of_nodes) and of_nodes[:, _AGE_S].min() > self._stale_after_s:
+            return "stale"
+        if self._trained is not None and _beyond(self._trained.feature_range, features):
+            return "untrained"
+        return ""
+
     def _ask(
         self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float
-    ) -> tuple[Choice, str]:
-        started = time.perf_counter()
-        choice, overruled = None, ""
-        if self._feature_range is not None and _beyond(self._feature_range, candidates.features[allowed]):
-            overruled = "untrained"
-        else:
-            try:
-                choice = self._policy.decide(task, candidates, allowed, now_s)
-                overruled = _fault(choice, allowed)
-            except Exception as error:  # foreign code: whatever it raises must not cost the driver an answer
-                log.error("policy failed", policy=self._policy.name, error=repr(error))
-                choice, overruled = None, "error"
-        if not overruled and (time.perf_counter() - started) * 1000 > self._decision_budget_ms:
-            overruled = "too slow"
-        if choice is None or overruled:
-            self.counters[overruled] += 1
-            choice = self._fallback.decide(task, candidates, allowed, now_s)
-        return choice, overruled
+    ) -> tuple[Choice | None, str]:
+        """The policy's choice, or None and why it does not count."""
+        started_s = time.perf_counter()
+        try:
+            choice = self._policy.decide(task, candidates, allowed, now_s)
+            fault = _fault(choice, allowed)
+            plain = None if fault else _plain(choice)
+        except Exception as error:  # foreign code: whatever it raises must not cost the driver an answer
+            log.error("policy failed", policy=self._policy.name, error=repr(error))
+            return None, "error"
+        if plain is not None and (time.perf_counter() - started_s) * 1000 > self._decision_budget_ms:
+            return None, "too slow"
+        return plain, fault
 
 
 def _beyond(feature_range: NDArray[np.float32], features: NDArray[np.float32]) -> bool:
@@ -114,4 +166,14 @@ def _fault(choice: Choice, allowed: NDArray[np.bool_]) -> str:
     # Written so that what is no number is bad as well.
     if not 0 < knobs.frame_scale <= 1 or not (knobs.exit_threshold is None or 0 <= knobs.exit_threshold <= 10):
         return "bad knobs"
+    if not 0 < choice.propensity <= 1:
+        return "bad propensity"
     return ""
+
+
+def _plain(choice: Choice) -> Choice:
+    """The same in plain numbers and text: NumPy's are not what travels."""
+    threshold, scale = choice.knobs.exit_threshold, choice.knobs.frame_scale
+    knobs = Knobs(None if threshold is None else float(threshold), float(scale))
+    index = range(len(choice.scores))[choice.index]
+    return Choice(index, choice.scores, float(choice.propensity), str(choice.reason), knobs)

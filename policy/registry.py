@@ -14,7 +14,11 @@ from . import (
 )
 from .base import PolicyOptions, make_policy, policy_names
 
+# What `roadside demo` and a vehicle use that are not told otherwise.
+DEFAULT_POLICY = "greedy-utility"
+
 __all__ = [
+    "DEFAULT_POLICY",
     "PolicyOptions",
     "active_inference",
     "cs_ucb",

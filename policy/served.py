@@ -1,16 +1,17 @@
 """Policies whose scores a trained network gives, served with NumPy: DDPG and the neural bandit.
 
-Beside the two that are registered stand the ablations of DDPG, which only a bench compares: `ABLATIONS` names them,
-`ServedPolicy(name, load_weights(bundled_weights(name)))` makes one.
+Beside the two stand the ablations of DDPG, each with one thing changed (training/recipes.py), for a bench to compare.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bus.errors import WeightsError
 from ..bus.places import Place
 from .base import Choice, PolicyOptions, register
 from .candidates import Candidates
@@ -41,9 +42,21 @@ class ServedPolicy:
 
     def __init__(self, name: str, weights: Weights) -> None:
         self.name = name
-        self._scorer = SetScorer(weights)
-        self.feature_range = _trusted(weights)
         self._memory = NodeMemory()
+        self.use(weights)
+
+    def use(self, weights: Weights, label: str = "") -> None:
+        """Score with other weights from the next decision on; what is remembered of nodes stays.
+
+        label: whose they are; see `Decision`. Raises WeightsError, and stays as it is, where they give no numbers.
+        """
+        scorer = SetScorer(weights)
+        extremes = np.stack([weights.arrays[name] for name in ("lowest", "mean", "highest")])
+        with np.errstate(all="ignore"):
+            outputs = scorer.outputs(extremes, np.ones(len(extremes), np.bool_))
+        if not all(np.isfinite(values).all() for values in outputs):
+            raise WeightsError("not finite", "these weights give scores that are no finite numbers")
+        self._scorer, self.feature_range, self.weights_label = scorer, _trusted(weights), label
 
     def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice:
         scores, knobs = self._scorer(self._memory.inputs(candidates), allowed)
@@ -79,15 +92,11 @@ def knobs_of(values: NDArray[np.float32], place: Place) -> Knobs:
     )
 
 
-@register("ddpg")
-def make_ddpg(options: PolicyOptions) -> ServedPolicy:
-    """Deep deterministic policy gradient (training/ddpg.py): it minds what a choice does to later tasks."""
-    del options
-    return ServedPolicy("ddpg", load_weights(bundled_weights("ddpg")))
+def _serve(name: str, options: PolicyOptions) -> ServedPolicy:
+    return ServedPolicy(name, load_weights(options.weights or bundled_weights(name)))
 
 
-@register("bandit")
-def make_bandit(options: PolicyOptions) -> ServedPolicy:
-    """The same network as a contextual bandit (training/bandit.py): the expected reward of this task alone."""
-    del options
-    return ServedPolicy("bandit", load_weights(bundled_weights("bandit")))
+# ddpg (training/ddpg.py) minds what a choice does to later tasks; bandit (training/bandit.py), the same network, only
+# what it brings its own. Of the ablations those are known that have been trained.
+for _name in ("ddpg", "bandit", *(ablation for ablation in ABLATIONS if bundled_weights(ablation).exists())):
+    register(_name)(partial(_serve, _name))

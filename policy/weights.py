@@ -5,9 +5,9 @@ No pickle. Weights are refused that were trained on other features than this pro
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import zipfile
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bus.errors import ModelError
+from ..bus.errors import WeightsError
 from .features import FEATURE_SCHEMA
 from .node_memory import INPUTS
+from .npz import ArchiveTooLarge, read_arrays
 
 _META = "meta"
+_LIMIT_BYTES = 4 * 1024 * 1024
 _RETRAIN = "train it again with `roadside train policy`, or name another"
 
 
@@ -48,34 +50,60 @@ def bundled_weights(name: str) -> Path:
 
 def save_weights(path: Path, weights: Weights) -> None:
     """Write the file whole or not at all."""
-    meta = {name: value for name, value in asdict(weights).items() if name != "arrays"}
     unfinished = path.with_name(f".{path.name}.new")
     with unfinished.open("wb") as file:
-        np.savez_compressed(file, **{_META: np.array(json.dumps(meta))}, **weights.arrays)  # pyright: ignore[reportArgumentType]
+        file.write(encode_weights(weights))
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
 
 
+def encode_weights(weights: Weights) -> bytes:
+    """The content of such a file."""
+    meta = {name: value for name, value in asdict(weights).items() if name != "arrays"}
+    content = io.BytesIO()
+    np.savez_compressed(content, **{_META: np.array(json.dumps(meta))}, **weights.arrays)  # pyright: ignore[reportArgumentType]
+    return content.getvalue()
+
+
 def load_weights(path: Path) -> Weights:
-    """Raises ModelError for a file that is missing, damaged, not finite, or of other features than this program's."""
+    """Raises WeightsError for a file that is missing, and as `decode_weights` does."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(str(file[_META]))
-            arrays = {name: file[name].astype(np.float32) for name in file.files if name != _META}
-        weights = Weights(arrays, **(meta | {"inputs": tuple(meta["inputs"])}))
-        fitting = _fits(weights)
+        data = path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"no weights at {path}: {_RETRAIN}") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} holds no weights that can be read ({error}): {_RETRAIN}") from None
+        raise WeightsError("missing", f"no weights at {path}: {_RETRAIN}") from None
+    except OSError as error:
+        raise WeightsError("unreadable", f"cannot read {path} ({error.strerror}): {_RETRAIN}") from None
+    return decode_weights(data, str(path))
+
+
+def decode_weights(data: bytes, source: str) -> Weights:
+    """Read what `encode_weights` wrote, or anybody else did. source: where it is from, for the message.
+
+    Raises WeightsError with reason "unreadable", "too large", "other features", "not finite" or "misfit".
+    """
+    try:
+        content = read_arrays(data, limit_bytes=_LIMIT_BYTES)
+        meta = json.loads(str(content.pop(_META)))
+        weights = Weights(content, **(meta | {"inputs": tuple(meta["inputs"])}))
+        fitting, finite = _fits(weights), _finite(weights)
+    except ArchiveTooLarge as error:
+        raise WeightsError("too large", f"{source} holds {error}: {_RETRAIN}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError("unreadable", f"{source} holds no weights that can be read ({error}): {_RETRAIN}") from None
     if weights.feature_schema != FEATURE_SCHEMA or weights.inputs != INPUTS:
-        raise ModelError(f"{path} was trained on other features than this program computes: {_RETRAIN}")
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ModelError(f"{path} holds weights that are no finite numbers: {_RETRAIN}")
+        told = f"{source} was trained on other features than this program computes: {_RETRAIN}"
+        raise WeightsError("other features", told)
+    if not finite:
+        raise WeightsError("not finite", f"{source} holds weights that are no finite numbers: {_RETRAIN}")
     if not fitting:
-        raise ModelError(f"{path} holds layers that do not fit together: {_RETRAIN}")
+        raise WeightsError("misfit", f"{source} holds layers that do not fit together: {_RETRAIN}")
     return weights
+
+
+def _finite(weights: Weights) -> bool:
+    numbers = [*weights.arrays.values(), np.array(weights.prior_weight, float)]
+    return all(np.isfinite(array).all() for array in numbers)
 
 
 def _fits(weights: Weights) -> bool:
@@ -85,6 +113,8 @@ def _fits(weights: Weights) -> bool:
     return (
         inputs == len(weights.inputs)
         and out >= 1
+        and bool((weights.arrays["scale"] > 0).all())
+        and bool((weights.arrays["lowest"] <= weights.arrays["highest"]).all())
         and shapes
         == {
             **dict.fromkeys(("mean", "scale", "lowest", "highest"), (inputs,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
@@ -9,6 +10,7 @@ from msgspec import Meta
 from ..bus.configuration import MemberConfiguration
 from ..bus.places import Place
 from ..datasets.redaction import Region
+from ..policy.registry import DEFAULT_POLICY, PolicyOptions
 
 # Frames for people share camera and uplink with the tasks.
 _SHORTEST_FRAME_INTERVAL_S = 0.1
@@ -16,6 +18,9 @@ _SHORTEST_FRAME_INTERVAL_S = 0.1
 
 class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     """log: folder of a driving log; None: the bundled rendered log.
+    policy_weights: a file of `roadside train policy` for policies that have weights; None: those that ship.
+    policy_from: whose published weights such a policy takes over while it drives, a learner's name; None: those of the
+        first learner that is heard. explore_share: of the decisions that are drawn evenly for a learner's sake.
     video: instead of a log, a video file to be replayed, or a live camera: a URL (rtsp://...) or a video device.
     journal: SQLite file of the vehicle's own record of its tasks.
     speed: log seconds per second. rate_hz: mean tasks per second (Poisson arrivals, seeded).
@@ -39,7 +44,10 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     log: str | None = None
     video: str | None = None
     journal: str = "vehicle-1.sqlite"
-    policy: str = "greedy-utility"
+    policy: str = DEFAULT_POLICY
+    policy_weights: str | None = None
+    policy_from: str | None = None
+    explore_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     place: Place | None = None
     seed: int = 0
     speed: Annotated[float, Meta(gt=0, le=100)] = 1.0
@@ -60,6 +68,11 @@ class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     vehicle_model_power_w: Annotated[float, Meta(ge=0)] = 15.0
     fallback_margin_ms: Annotated[float, Meta(ge=0)] = 25.0
     silent_after_ms: Annotated[float, Meta(gt=0)] = 5000.0
+
+    @property
+    def policy_options(self) -> PolicyOptions:
+        weights = None if self.policy_weights is None else Path(self.policy_weights)
+        return PolicyOptions(place=self.place, seed=self.seed, weights=weights)
 
     def __post_init__(self) -> None:
         if 0 < self.frame_interval_s < _SHORTEST_FRAME_INTERVAL_S:

@@ -137,7 +137,12 @@ class Dispatcher:
         scale = task.knobs.frame_scale
         shrink = partial(shrink_jpeg, scale=scale, quality=self._jpeg_quality)
         task.smaller_frames = await asyncio.to_thread(lambda: tuple(map(shrink, task.scene.frames)))
-        if not task.ended:
+        if task.ended:
+            return
+        if self._nodes.is_dead(candidate.node):
+            self._counters["node_left_before_sending"] += 1
+            self._place(task)
+        else:
             self._begin_attempt(task, candidate, time.monotonic())
 
     def _begin_attempt(self, task: TaskRun, candidate: Candidate, now_s: float) -> None:

@@ -26,8 +26,10 @@ from ..bus.metrics import node_metrics_served
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
 from ..models.questions import Answerer
+from ..policy.even_exploration import EvenExploration
 from ..policy.guard import Guard
-from ..policy.registry import PolicyOptions, make_policy
+from ..policy.live_weights import LiveWeights, TakesWeights
+from ..policy.registry import make_policy
 from ..qos.journal import Journal
 from .configuration import VehicleConfiguration
 from .dispatcher import Dispatcher, task_id_prefix
@@ -54,7 +56,9 @@ async def run(
     make_answerer: loads the vehicle's own model, where it is to have one.
     """
     camera = open_camera(configuration)
-    policy = make_policy(configuration.policy, PolicyOptions(place=configuration.place, seed=configuration.seed))
+    policy = make_policy(configuration.policy, configuration.policy_options)
+    guard = Guard(policy, exploration=EvenExploration(configuration.explore_share, configuration.seed))
+    live_weights = LiveWeights(policy, learner=configuration.policy_from) if isinstance(policy, TakesWeights) else None
     own_model = None
     if make_answerer is not None:
         # Loading takes seconds and must not keep a signal from being heard.
@@ -71,7 +75,13 @@ async def run(
             url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.VEHICLE_STATE, will)
         ) as bus:
             vehicle = Vehicle(
-                configuration, bus=bus, journal=journal, camera=camera, guard=Guard(policy), own_model=own_model
+                configuration,
+                bus=bus,
+                journal=journal,
+                camera=camera,
+                guard=guard,
+                live_weights=live_weights,
+                own_model=own_model,
             )
             async with node_metrics_served(configuration, vehicle.state, latencies=vehicle.latencies):
                 await vehicle.run(stop)
@@ -88,9 +98,11 @@ class Vehicle:
         journal: Journal,
         camera: Camera,
         guard: Guard,
+        live_weights: LiveWeights | None = None,
         own_model: OwnModel | None = None,
     ) -> None:
         self._configuration = configuration
+        self._live_weights = live_weights
         self._name = configuration.name
         self._bus = bus
         self._journal = journal
@@ -115,11 +127,14 @@ class Vehicle:
 
     async def run(self, stop: asyncio.Event) -> None:
         dispatcher = self._dispatcher
-        listening = (
+        listening = [
             (self._bus.subscribe(topics.NODE_STATE, limit=1024), dispatcher.hear_state),
             (self._bus.subscribe(topics.ACK, limit=4096, vehicle=self._name), dispatcher.hear_ack),
             (self._bus.subscribe(topics.RESULT, limit=4096, vehicle=self._name), dispatcher.hear_result),
-        )
+        ]
+        if self._live_weights is not None:
+            # From everybody where one is named as well: what is published by nobody's leave is counted.
+            listening.append((self._bus.subscribe(topics.POLICY, limit=64), self._hear_weights))
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._health.watch_event_loop()),
@@ -194,6 +209,10 @@ class Vehicle:
         self._frames.offer(scene, task_id)
         self._dispatcher.begin(task)
 
+    def _hear_weights(self, received: Received) -> None:
+        assert self._live_weights is not None
+        self._live_weights.hear(received.names["learner"], received.body)
+
     async def _heartbeat(self) -> None:
         while True:
             self._bus.post(topics.VEHICLE_STATE, self.state(alive=True), vehicle=self._name)
@@ -211,8 +230,13 @@ class Vehicle:
             uptime_s=self._health.uptime_s,
             event_loop_lag_ms=self._health.event_loop_lag_ms,
             memory_bytes=self._health.memory_bytes,
-            counters={**self.counters, **self._camera.losses, **self._bus.counters, **self._guard.counters},
+            counters=self._every_counter(),
         )
+
+    def _every_counter(self) -> dict[str, int]:
+        overruled = {f"policy_overruled.{why}": count for why, count in self._guard.counters.items()}
+        of_weights = {} if self._live_weights is None else self._live_weights.counters
+        return {**self.counters, **self._camera.losses, **self._bus.counters, **overruled, **of_weights}
 
 
 async def _listen(subscription: Subscription, hear: Callable[[Received], None]) -> None:

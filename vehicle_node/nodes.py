@@ -89,6 +89,10 @@ class NodeTable:
             return math.inf
         return known.network_ms + min((by_kind.get(kind, 0.0) for by_kind in load.service_ms.values()), default=0.0)
 
+    def is_dead(self, node: str) -> bool:
+        """Whether a node's last word was its will."""
+        return not self._nodes[node].state.alive
+
     def is_silent(self, node: str, now_s: float, *, silent_after_ms: float) -> bool:
         """Whether nothing was heard of a node for so long."""
         return (now_s - self._nodes[node].reported_s) * 1000 > silent_after_ms

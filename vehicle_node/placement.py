@@ -45,7 +45,8 @@ class Placer:
         )
         views = [own_view, *self._nodes.views(now_s, refused_by=avoided)]
         candidates = build_candidates(facts, views, self._utility, silent_after_ms=self._silent_after_ms)
-        return self._guard.decide(facts, candidates, now_s)
+        # Without a node that is still being waited for, it is only a question.
+        return self._guard.decide(facts, candidates, now_s, hypothetical=but_not is not None)
 
     def elsewhere(self, task: TaskRun, attempt: Attempt, now_s: float) -> Candidate | None:
         """Where the task would go without this attempt's node.

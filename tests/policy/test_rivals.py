@@ -197,12 +197,12 @@ def test_cs_ucb_compares_satisfied_arms_by_equation_6():
     _tried(policy, candidates, [0.1, 0.2, 0.3, 0.4, 0.35])
     _tried(policy, candidates, [0.1, 0.2, 0.3])
     choice = decide(policy, candidates)
-    # The first decision: ln 1 = 0, only means count. By the second, those that were tried once are more in doubt.
+    # Eight outcomes are known; those that were tried once are more in doubt.
     assert choice.index == 3
-    assert choice.scores == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.35])
-    bonus = [0.3 * math.sqrt(math.log(2) / tries) for tries in (2, 2, 2, 1, 1)]
+    bonus = [0.3 * math.sqrt(math.log(8) / tries) for tries in (2, 2, 2, 1, 1)]
     means = [0.1, 0.2, 0.3, 0.4, 0.35]
-    assert decide(policy, candidates).scores == pytest.approx([m + b for m, b in zip(means, bonus, strict=True)])
+    assert choice.scores == pytest.approx([m + b for m, b in zip(means, bonus, strict=True)])
+    assert decide(policy, candidates).scores == pytest.approx(choice.scores), "to ask changes nothing"
 
 
 def test_cs_ucb_leaves_out_what_violates_a_constraint_and_takes_the_least_violation_where_all_do():
@@ -227,9 +227,7 @@ def test_only_the_predicting_cs_ucb_sees_a_deadline_missed_before_it_is():
 
 def test_cs_ucb_tries_every_arm_and_learns_equation_4():
     candidates = table(4, in_flight=[0] * 5, slots=[2] * 5, link_wait_ms=[0] * 5)
-    policy = CsUcbPolicy(
-        OPTIONS, CsUcbSettings(reward="equation-4", lambda_=2.0, slots_limit=3.0, reference_energy_j=60.0)
-    )
+    policy = CsUcbPolicy(OPTIONS, CsUcbSettings(reward="equation-4", lambda_=2.0, slots_limit=3.0, reference_energy_j=60.0))
     tried = set()
     for _ in range(5):
         choice = decide(policy, candidates)
