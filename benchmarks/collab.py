@@ -22,23 +22,36 @@ from ..datasets.evaluation_scenes import rendered_scenes
 from ..qos.run import this_machine
 from .collab_auto import POOLS, Planned, planned_line_up
 from .collab_cells import HEADLINE, Cell, CellResults, Taken, cell_names
-from .collab_contenders import Contender, exit_confidences, half_asking, line_up
+from .collab_contenders import (
+    Contender,
+    Thresholds,
+    calibrated_thresholds,
+    exit_confidences,
+    half_asking,
+    line_up,
+)
 from .collab_goals import auto_goals, compute_goal, goal, time_goals
 from .collab_model import TracingModel
 from .collab_paper import replay_workload, table_1, table_2
 from .collab_plots import plot_collab
 from .collab_profiles import PAPER, Profile
+from .collab_real import compare, real_goals, run_real
 from .collab_rows import Judge, accuracy_difference, mean, rows
 from .collab_statistical import ALPACA, XSUM
+from .collab_throughput import measure_throughput
 from .collab_timeline import draw_timelines
 from .collab_timing import measured_profile, random_profile
 from .collab_traces import TracedScene, TraceLibrary
 
 _SCENES = 1_000
 _QUICK_SCENES = 150
+_CALIBRATION_SCENES = 400
+_QUICK_CALIBRATION_SCENES = 200
 _PROCESSES = 2
 # As many pictures are encoded to time that.
-_TIMED_PROMPTS = 15
+_TIMED_PROMPTS = 24
+_BATCHED_SCENES = 64
+_REAL_SCENES = 40
 
 ProfileName = Literal["paper", "measured"]
 
@@ -52,8 +65,8 @@ class CollabOptions:
     """link: of the rows, as `--link` takes it; None: 100Mbps,20ms. real: also run processes.
 
     plot, timeline: folders for pictures. device, layers, hidden_size: of random weights that are timed instead of a
-    profile. scenes: how many held-out scenes; model: a folder; None: the bundled one. traces: the file that keeps
-    traces between benches; None: in the user's cache folder.
+    profile. scenes: how many held-out scenes; calibration_scenes: as many behind them, for theta. model: a folder;
+    None: the bundled one. traces: the file that keeps traces between benches; None: in the user's cache folder.
     """
 
     profile: ProfileName = "paper"
@@ -65,11 +78,12 @@ class CollabOptions:
     layers: int = 32
     hidden_size: int = 4096
     scenes: int = _SCENES
+    calibration_scenes: int = _CALIBRATION_SCENES
     model: str | None = None
     traces: Path | None = None
 
     def quick(self) -> CollabOptions:
-        return replace(self, scenes=_QUICK_SCENES)
+        return replace(self, scenes=_QUICK_SCENES, calibration_scenes=_QUICK_CALIBRATION_SCENES)
 
 
 def profile_named(name: str) -> ProfileName:
@@ -96,13 +110,15 @@ class _Played:
 
 
 def measure_collab(options: CollabOptions, bar: Bar = _no_bar) -> tuple[dict[str, Any], list[Path]]:
-    """(The bench's JSON object, the pictures that were drawn). Raises ModelError, SplitError, ConfigurationError."""
+    """(The bench's JSON object, the pictures that were drawn). Raises ModelError, SplitError, ConfigurationError,
+    FleetError."""
     cells = _cells(options)
     model = TracingModel(options.model)
     library = TraceLibrary(model, options.traces)
-    scenes = _scenes(library, options.scenes, bar)
+    rendered = _scenes(library, options.scenes + options.calibration_scenes, bar)
+    scenes, others = rendered[: options.scenes], rendered[options.scenes :]
     profile = _profile(options, model, scenes)
-    played = _play(scenes, cells, profile, bar)
+    played = _play(scenes, others, cells, profile, bar)
     library.save()
     judge = Judge(scenes)
     table = {cell.name: rows(cell, played.cells[cell.name], played.contenders, judge) for cell in cells}
@@ -110,6 +126,16 @@ def measure_collab(options: CollabOptions, bar: Bar = _no_bar) -> tuple[dict[str
     with bar("the paper's workloads", None):
         workloads = {each.name: replay_workload(each, PAPER) for each in (ALPACA, XSUM)}
     goals = _goals(played, profile, workloads[ALPACA.name], judge)
+    with bar("several edges at once", None):
+        throughput = measure_throughput(model, scenes[:_BATCHED_SCENES])
+    goals.append(throughput.as_goal())
+    real: dict[str, Any] = {}
+    if options.real:
+        with bar("answering for real", _REAL_SCENES) as advance:
+            run = run_real(scenes[:_REAL_SCENES], advance)
+        own = profile if options.profile == "measured" else measured_profile(model, scenes[:_TIMED_PROMPTS])
+        real = {"real": compare(run, scenes[:_REAL_SCENES], own)}
+        goals += real_goals(run, real["real"])
     accuracy = {row["mode"]: row["task_accuracy"] for row in table[played.headline]}
     result = {
         "bench": "collab",
@@ -120,6 +146,8 @@ def measure_collab(options: CollabOptions, bar: Bar = _no_bar) -> tuple[dict[str
         "goals": goals,
         "table_1": table_1(workloads, headline),
         "table_2": table_2(accuracy),
+        "throughput": [throughput.as_row()],
+        **real,
         "cells": [row for rows_of_cell in table.values() for row in rows_of_cell],
     }
     return result, _draw(options, result, played, profile)
@@ -156,11 +184,18 @@ def _scenes(library: TraceLibrary, count: int, bar: Bar) -> list[TracedScene]:
     return scenes
 
 
-def _play(scenes: Sequence[TracedScene], cells: Sequence[Cell], profile: Profile, bar: Bar) -> _Played:
+def _play(
+    scenes: Sequence[TracedScene], others: Sequence[TracedScene], cells: Sequence[Cell], profile: Profile, bar: Bar
+) -> _Played:
+    """others: scenes that are not scored, to calibrate on."""
     model = scenes[0].model
-    with bar("asking the model", len(scenes)) as advance:
-        half = half_asking(_one_by_one(scenes, advance), max_tokens=EXPLAIN.max_tokens)
-    contenders, planned = line_up(model.thresholds, half), planned_line_up(model.thresholds)
+    with bar("asking the model", len(scenes) + len(others)) as advance:
+        thresholds = Thresholds(
+            own=model.thresholds,
+            calibrated=calibrated_thresholds(_one_by_one(others, advance), max_tokens=EXPLAIN.max_tokens),
+            half=half_asking(_one_by_one(scenes, advance), max_tokens=EXPLAIN.max_tokens),
+        )
+    contenders, planned = line_up(thresholds), planned_line_up(thresholds)
     results: dict[str, CellResults] = {}
     with bar("playing answers", len(scenes) * len(cells)) as advance:
         for cell in cells:
@@ -209,6 +244,7 @@ def _settings(
     return {
         "profile": asdict(profile),
         "scenes": options.scenes,
+        "calibration_scenes": options.calibration_scenes,
         "data": "rendered test split, explain",
         "model": model.name,
         "model_hash": model.digest,

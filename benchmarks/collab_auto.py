@@ -14,6 +14,7 @@ from ..models.decoding import Limits
 from ..models.mode_planner import ModePlanner
 from ..models.modes.registry import MODES
 from .collab_clock import Clock, VirtualLink
+from .collab_contenders import Thresholds
 from .collab_edge import TracedEdge, TracedPrompt
 from .collab_profiles import Profile
 from .collab_replay import Replay, Replayed
@@ -43,12 +44,12 @@ class Planned:
         return " / ".join(f"{threshold:.4g}" for threshold in self.thresholds)
 
 
-def planned_line_up(calibrated: tuple[float, ...]) -> list[Planned]:
-    """All whose edge plans. calibrated: the model's own thresholds."""
+def planned_line_up(thresholds: Thresholds) -> list[Planned]:
+    """All whose edge plans."""
     return [
-        Planned("through", calibrated, replace(_ANY_FORM, mode="through")),
-        Planned("auto", calibrated, replace(_ANY_FORM, mode="auto", lossless=True)),
-        Planned("auto-lossy", calibrated, replace(_ANY_FORM, mode="auto")),
+        Planned("through", thresholds.own, replace(_ANY_FORM, mode="through")),
+        Planned("auto", thresholds.own, replace(_ANY_FORM, mode="auto", lossless=True)),
+        Planned("auto-lossy", thresholds.calibrated, replace(_ANY_FORM, mode="auto")),
     ]
 
 

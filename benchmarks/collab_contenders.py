@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
+
 from ..bus.tensors import TensorType
+from ..models.calibration import Votes, calibrate
 from ..models.decoding import Limits
 from ..models.modes import EdgeMode
 from ..models.modes.registry import MODES
@@ -14,6 +17,9 @@ from .collab_clock import Clock, VirtualLink
 from .collab_edge import Recording, TracedEdge, TracedPrompt, whole_answer
 from .collab_profiles import Profile
 from .collab_replay import Replay, Replayed
+
+# Share of the exits' tokens that are to be the whole model's as well.
+_AGREEMENT = 0.9995
 
 # What the edge would say alone is told to a vehicle, and would cost the edge its computing; here nobody hears it.
 HIDDEN = Sharing(draft=False)
@@ -42,23 +48,38 @@ class Contender:
         return " / ".join(f"{threshold:.4g}" for threshold in self.thresholds)
 
 
-def line_up(calibrated: tuple[float, ...], half: tuple[float, ...]) -> list[Contender]:
-    """All that run by themselves. calibrated: the model's own thresholds; half: those that ask for half the tokens."""
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Of both exits.
+
+    own: the model's, with which an edge answers alone and drafts. calibrated: those at which what an exit says is
+    almost always what the whole model would say. half: those at which half of the tokens are asked for.
+    """
+
+    own: tuple[float, ...]
+    calibrated: tuple[float, ...]
+    half: tuple[float, ...]
+
+
+def line_up(thresholds: Thresholds) -> list[Contender]:
+    """All that run by themselves."""
+    own, calibrated = thresholds.own, thresholds.calibrated
     return [
-        Contender("cloud", "cloud", calibrated, IMAGE),
-        Contender("naive", "naive", calibrated, context="float32"),
-        Contender("naive-kv", "naive-kv", calibrated),
-        Contender("standalone", "standalone", calibrated),
+        Contender("cloud", "cloud", own, IMAGE),
+        Contender("naive", "naive", own, context="float32"),
+        Contender("naive-kv", "naive-kv", own),
+        Contender("standalone", "standalone", own),
         Contender("ce", "ce", calibrated),
+        Contender("ce-own-theta", "ce", own),
         Contender("ce-sync", "ce-sync", calibrated),
-        Contender("ce-half", "ce", half),
+        Contender("ce-half", "ce", thresholds.half),
         Contender("ce-optimistic", "ce-optimistic", calibrated),
         Contender("ce-optimistic-image", "ce-optimistic", calibrated, IMAGE),
         Contender("ce-optimistic-tokens", "ce-optimistic", calibrated, TOKENS),
-        Contender("through-hidden", "through", calibrated),
-        Contender("through-image", "through", calibrated, IMAGE),
-        Contender("through-tokens", "through", calibrated, TOKENS),
-        Contender("through-int8", "through", calibrated, context="int8"),
+        Contender("through-hidden", "through", own),
+        Contender("through-image", "through", own, IMAGE),
+        Contender("through-tokens", "through", own, TOKENS),
+        Contender("through-int8", "through", own, context="int8"),
     ]
 
 
@@ -72,6 +93,22 @@ def replay(
         TracedEdge(recording, profile, clock), TracedPrompt(recording, profile, clock), limits, contender.sharing
     )
     return Replay(recording, profile, link, clock, context=contender.context).run(steps)
+
+
+def calibrated_thresholds(recordings: Iterable[Recording], *, max_tokens: int) -> tuple[float, ...]:
+    """The lowest thresholds at which what an exit says is almost always the whole model's word.
+
+    From scenes that are not scored. It asks for more than the model's own calibration, which lets one token of a
+    hundred differ: an answer has a dozen of them, and one can turn its meaning.
+    """
+    votes: tuple[list[tuple[float, bool]], ...] = ([], [])
+    for recording in recordings:
+        answer = whole_answer(recording, max_tokens=max_tokens)
+        for length, token in enumerate(answer):
+            for of_exit, vote in zip(votes, recording.at_exits(answer[:length]), strict=True):
+                of_exit.append((vote.confidence, vote.token == token))
+    by_exit = [Votes(*(torch.tensor(column) for column in zip(*of_exit, strict=True))) for of_exit in votes]
+    return calibrate(by_exit, _AGREEMENT).thresholds
 
 
 def half_asking(recordings: Iterable[Recording], *, max_tokens: int, share: float = 0.5) -> tuple[float, float]:

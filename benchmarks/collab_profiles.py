@@ -26,6 +26,7 @@ class Profile:
     prompt: making a prompt's embeddings, and whatever its positions cost on top of a stage's call.
     first, second: the edge's layers up to its first exit, and from there to its second, heads included.
     rest: the layers behind the first exit, head included; whole: all layers.
+    message_ms: what it costs the edge to send or read a message, for as long as it computes nothing else.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Profile:
     second: Cost
     rest: Cost
     whole: Cost
+    message_ms: float = 0.0
 
     @property
     def hidden_size(self) -> int:

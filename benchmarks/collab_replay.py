@@ -74,7 +74,7 @@ class Replay:
         self._clock = clock
         self._link = link
         self._context: TensorType = context
-        self._hidden_size = profile.hidden_size
+        self._hidden_size, self._message_ms = profile.hidden_size, profile.message_ms
         self._cloud = VirtualCloud(
             recording,
             profile,
@@ -86,7 +86,7 @@ class Replay:
         # Of context since the last question; and of each question when it was asked and what had gone up for it.
         self._unasked_bytes = 0
         self._sending_since_ms = 0.0
-        self._asked: list[tuple[float, int, float]] = []
+        self._asked: list[tuple[float, int, float, bool]] = []
         # A roll-back is told with whatever is sent next; replies to questions before it are void.
         self._cut: RollBack | None = None
         self._void_before = 0
@@ -117,6 +117,7 @@ class Replay:
             return self._measured(end.value)
 
     def _send(self, event: ToCloud) -> None:
+        self._handle_message()
         if self._cut is not None:
             self._cloud.send(self._put_on_link("cut", 0, 0), self._cut)
             self._cut = None
@@ -129,10 +130,12 @@ class Replay:
                 positions, size_bytes = len(tokens), len(tokens) * _BYTES_PER_TOKEN
             case UploadPrompt(positions):
                 size_bytes = self._recording.prompt_bytes
-            case _:
+            case Ask():
                 positions = size_bytes = 0
                 self._requests += 1
-                self._note_question()
+                self._note_question(event)
+            case RollBack():
+                raise ValueError("a roll-back goes up with what follows it")
         if size_bytes and not self._unasked_bytes:
             self._sending_since_ms = self._clock.now_ms
         self._unasked_bytes += size_bytes
@@ -140,15 +143,22 @@ class Replay:
         name = type(event).__name__
         self._cloud.send(self._put_on_link(name, size_bytes + _FRAMING_BYTES, positions), event)
 
-    def _note_question(self) -> None:
+    def _note_question(self, ask: Ask) -> None:
         sending_ms = self._clock.now_ms - self._sending_since_ms if self._unasked_bytes else 0.0
-        self._asked.append((self._clock.now_ms, self._unasked_bytes, sending_ms))
+        self._asked.append((self._clock.now_ms, self._unasked_bytes, sending_ms, ask.generate > 0))
         self._unasked_bytes = 0
 
     def _read(self, sent: Sent) -> CloudReply:
-        asked_ms, sent_bytes, sending_ms = self._asked[sent.number]
-        self._on_timed(Timed(sent.at_ms - asked_ms, sent.queue_ms, sent.compute_ms, sent_bytes, sending_ms))
+        self._handle_message()
+        asked_ms, sent_bytes, sending_ms, is_generated = self._asked[sent.number]
+        self._on_timed(
+            Timed(sent.at_ms - asked_ms, sent.queue_ms, sent.compute_ms, sent_bytes, sending_ms, is_generated)
+        )
         return sent.reply
+
+    def _handle_message(self) -> None:
+        if self._message_ms:
+            self._clock.spend("message", self._message_ms)
 
     def _put_on_link(self, name: str, size_bytes: int, positions: int) -> float:
         sent_ms = self._clock.now_ms

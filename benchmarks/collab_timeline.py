@@ -21,6 +21,7 @@ _COLOURS = {
     "prompt": "#9aa5b1",
     "first": "#4c78a8",
     "second": "#1f3a5f",
+    "message": "#d8d8d8",
     "Upload": "#72b7b2",
     "UploadTokens": "#72b7b2",
     "UploadPrompt": "#9aa5b1",

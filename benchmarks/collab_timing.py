@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from ..bus.errors import ConfigurationError
 from ..models.exits import default_layers, most_likely, new_heads
 from ..models.mode_planner import Cut
 from ..models.stages import Stage, StageSession
+from .collab_edge import whole_answer
 from .collab_model import TracingModel
 from .collab_profiles import Cost, Profile
 from .collab_traces import TracedScene
@@ -26,6 +28,8 @@ _REPEATS = 15
 # What stands in a session's cache before a call is timed: a prompt of the bundled model's length and some words.
 _POSITIONS_BEFORE = 45
 _VOCABULARY = 32_000
+# By scene in turns: after how many tokens the stages behind the first are run.
+_CAUGHT_UP = (1, 4, 2, 8)
 
 Watch = Callable[[], float]
 
@@ -59,12 +63,12 @@ class _Part:
                 session.roll_back(_POSITIONS_BEFORE)
         return statistics.median(samples_ms)
 
-    @torch.inference_mode()
     def _call(self, sessions: Sequence[StageSession], hidden: Tensor) -> None:
-        for session in sessions:
+        for session in sessions[:-1]:
             session.feed(hidden)
             hidden = session.catch_up()
-        most_likely(self.head(hidden[:, -1]))
+        sessions[-1].feed(hidden)
+        _caught_up(sessions[-1], self.head)
 
 
 def fitted(points: Sequence[tuple[int, float]]) -> Cost:
@@ -75,28 +79,68 @@ def fitted(points: Sequence[tuple[int, float]]) -> Cost:
 
 
 def measured_profile(model: TracingModel, scenes: Sequence[TracedScene]) -> Profile:
-    """A model's own costs on this machine, in CPU time. scenes: whose pictures are read to time the prompt."""
-    size = model.edge.first.hidden_size
-    heads = model.edge.exits.heads
+    """A model's own costs on this machine, in CPU time, as they are in the course of these scenes' answers.
 
-    def hidden(positions: int) -> Tensor:
-        return torch.randn(1, positions, size)
-
+    A stage that is called again and again has its weights in the processor's caches, and is twice as fast as one that
+    takes its turn with others, as it does in a node.
+    """
+    meter = _Meter()
+    for number, scene in enumerate(scenes):
+        meter.answer(model, scene, batch=_CAUGHT_UP[number % len(_CAUGHT_UP)])
+    first, rest = meter.cost("first"), meter.cost("rest")
+    edge = model.edge
     return Profile(
         name="measured",
-        cut=Cut(model.edge.first.end_layer, model.edge.second.end_layer, model.whole.rest.end_layer, size),
-        prompt=Cost(statistics.median(_prompt_ms(model, scene) for scene in scenes)),
-        first=_Part([model.edge.first], heads[0]).cost(hidden, cpu_ms),
-        second=_Part([model.edge.second], heads[1]).cost(hidden, cpu_ms),
-        rest=_Part([model.whole.rest], model.whole.head).cost(hidden, cpu_ms),
-        whole=_Part([model.whole.first, model.whole.rest], model.whole.head).cost(hidden, cpu_ms),
+        cut=Cut(edge.first.end_layer, edge.second.end_layer, model.whole.rest.end_layer, edge.first.hidden_size),
+        prompt=Cost(statistics.median(meter.samples_ms["prompt"][1])),
+        first=first,
+        second=meter.cost("second"),
+        rest=rest,
+        whole=Cost(first.call_ms + rest.call_ms, first.position_ms + rest.position_ms),
     )
 
 
-def _prompt_ms(model: TracingModel, scene: TracedScene) -> float:
-    began_ms = cpu_ms()
-    model.prompt(scene.question).inputs()
-    return cpu_ms() - began_ms
+class _Meter:
+    """CPU times by part, and then by how many positions were run."""
+
+    def __init__(self) -> None:
+        self.samples_ms: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def answer(self, model: TracingModel, scene: TracedScene, *, batch: int) -> None:
+        """Walk through the whole model's answer. batch: after so many tokens the later stages catch up."""
+        answer = whole_answer(scene, max_tokens=scene.question.max_tokens)
+        edge, whole = model.edge, model.whole
+        first, second, rest = edge.first.session(), edge.second.session(), whole.rest.session()
+        inputs = self._timed("prompt", 1, lambda: model.prompt(scene.question).inputs())
+        for number in range(len(answer)):
+            first.feed(inputs)
+            hidden = self._caught_up("first", first, edge.exits.heads[0])
+            second.feed(hidden)
+            rest.feed(hidden)
+            if number % batch == 0:
+                self._caught_up("second", second, edge.exits.heads[1])
+                self._caught_up("rest", rest, whole.head)
+            inputs = edge.embed(answer[number])
+
+    def cost(self, part: str) -> Cost:
+        return fitted([(count, statistics.median(samples)) for count, samples in self.samples_ms[part].items()])
+
+    def _caught_up(self, part: str, session: StageSession, head: nn.Module) -> Tensor:
+        return self._timed(part, session.waiting_positions, lambda: _caught_up(session, head))
+
+    def _timed(self, part: str, positions: int, work: Callable[[], Any]) -> Any:
+        began_ms = cpu_ms()
+        made = work()
+        self.samples_ms[part][positions].append(cpu_ms() - began_ms)
+        return made
+
+
+@torch.inference_mode()
+def _caught_up(session: StageSession, head: nn.Module) -> Tensor:
+    """Run what waits, and say the token after it."""
+    hidden = session.catch_up()
+    most_likely(head(hidden[:, -1]))
+    return hidden
 
 
 def random_profile(*, device: str, layers: int, hidden_size: int) -> Profile:
