@@ -45,6 +45,7 @@ class DemoOptions:
     mode: how edges decode where a cloud is at hand; theta: confidence at which their exits speak.
     vehicle_model: of each vehicle's own, "bundled" for the bundled one; None: their narrators alone.
     link: between each vehicle and the broker, as datasets/link_traces.py reads it; None: this machine's loopback.
+    frames_per_task: how many frames a vehicle sends with a question.
     frame_interval_s: between two frames that a vehicle publishes for people; 0: none. keep_frames: which the run keeps.
     """
 
@@ -65,6 +66,7 @@ class DemoOptions:
     rate_hz: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
     speed: Annotated[float, Meta(ge=0.1, le=100)] = 4.0
     seed: int = 0
+    frames_per_task: Annotated[int, Meta(ge=1, le=2)] = 1
     frame_interval_s: Annotated[float, Meta(ge=0)] = 2.0
     keep_frames: KeepFrames = "none"
     run: Path | None = None
@@ -142,6 +144,7 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
                 "rate-hz": options.rate_hz,
                 "duration": options.duration_s,
                 "log": options.log,
+                "frames-per-task": options.frames_per_task,
                 "frame-interval": options.frame_interval_s,
                 # Spread over the log, so that a fleet sees more of it than one vehicle would.
                 "start-share": number / len(vehicles),

@@ -12,6 +12,7 @@ from .options import (
     BrokerUrl,
     ConfigFile,
     FleetName,
+    FramesPerTask,
     Json,
     KeepFramesRule,
     LogLevelName,
@@ -85,6 +86,7 @@ def vehicle(
     duration: Annotated[float | None, typer.Option(help="Seconds for which tasks are created.")] = None,
     theta: Theta = None,
     vehicle_model: VehicleModel = None,
+    frames_per_task: FramesPerTask = None,
     frame_interval: Annotated[
         float | None, typer.Option(help="Seconds between two frames for people; 0: none [default].")
     ] = None,
@@ -116,6 +118,7 @@ def vehicle(
         "start_share": start_share,
         "theta": theta,
         "vehicle_model": vehicle_model,
+        "frames_per_task": frames_per_task,
         "frame_interval_s": frame_interval,
         "duration_s": duration,
         "wait_for_broker_s": wait_for_broker,

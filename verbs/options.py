@@ -74,6 +74,15 @@ VehicleModel = Annotated[
         help='A small model of the vehicle\'s own; "bundled" for the bundled one [default: none, its narrator alone]',
     ),
 ]
+FramesPerTask = Annotated[
+    int | None,
+    typer.Option(
+        "--frames-per-task",
+        min=1,
+        max=2,
+        help="2: a vehicle also sends the frame of a second ago, twice the bytes [default: 1]",
+    ),
+]
 WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True, help="Stop when stdin is closed.")]
 Theta = Annotated[
     float | None,

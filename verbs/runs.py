@@ -14,6 +14,7 @@ from ..bus.errors import ConfigurationError
 from .options import (
     BrokerUrl,
     FleetName,
+    FramesPerTask,
     Json,
     KeepFramesRule,
     LinkSpec,
@@ -53,6 +54,7 @@ def demo(
     rate: Annotated[float, typer.Option(min=0.01, max=100, help="Mean tasks per second and vehicle.")] = 1.0,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="Log seconds per second.")] = 4.0,
     seed: Annotated[int, typer.Option(help="The same seed makes the same tasks.")] = 0,
+    frames_per_task: FramesPerTask = None,
     frame_interval: Annotated[
         float, typer.Option(min=0, help="Seconds between two frames for people, for each vehicle; 0: none.")
     ] = 2.0,
@@ -85,6 +87,7 @@ def demo(
         rate_hz=rate,
         speed=speed,
         seed=seed,
+        frames_per_task=frames_per_task or 1,
         frame_interval_s=frame_interval,
         keep_frames=keep_frames_named(keep_frames or "none"),
         run=run,
