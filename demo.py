@@ -23,8 +23,10 @@ from .bus.transport import Bus, Subscription
 from .datasets.link_traces import parse_link
 from .datasets.sources import without_password
 from .fleet import Fleet
+from .learner_node.configuration import LEARNABLE
 from .models.modes import EDGE_MODES, EdgeMode
-from .policy.registry import PolicyOptions, make_policy
+from .policy.base import Policy
+from .policy.registry import DEFAULT_POLICY, PolicyOptions, make_policy
 from .qos.report import summarise
 from .qos.retention import KeepFrames
 from .qos.run import BrokerKind, RunDirectory
@@ -34,6 +36,8 @@ from .vehicle_node.schedule import arrivals
 
 _START_TIMEOUT_S = 120.0
 _FLEET = "demo"
+_LEARNER = "learner-1"
+_EXPLORE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class DemoOptions:
 
     log, video: what the vehicles see, one of the two; the bundled log where neither is given. A video is a file or the
     URL of a live camera.
+    policy_weights: a file of weights for it; None: those that ship.
+    learn: whether a learner takes part; the vehicles follow it, and explore for its sake.
     mode: how edges decode where a cloud is at hand; theta: confidence at which their exits speak.
     vehicle_model: of each vehicle's own, "bundled" for the bundled one; None: their narrators alone.
     link: between each vehicle and the broker, as datasets/link_traces.py reads it; None: this machine's loopback.
@@ -55,7 +61,9 @@ class DemoOptions:
     vehicles: Annotated[int, Meta(ge=1, le=64)] = 2
     edges: Annotated[int, Meta(ge=0, le=64)] = 2
     clouds: Annotated[int, Meta(ge=0, le=64)] = 1
-    policy: str = "greedy-utility"
+    policy: str = DEFAULT_POLICY
+    policy_weights: Path | None = None
+    learn: bool = False
     place: Place | None = None
     mode: EdgeMode = "ce"
     theta: Annotated[float, Meta(ge=0, le=10)] | None = None
@@ -78,7 +86,7 @@ def check_options(options: DemoOptions) -> None:
     if options.link is not None:
         parse_link(options.link)
     check_source(options.log, options.video)
-    make_policy(options.policy, PolicyOptions(place=options.place))
+    _make_policy(options)
 
 
 async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) -> tuple[RunDirectory, dict[str, Any]]:
@@ -90,7 +98,7 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
     link = parse_link(options.link) if options.link is not None else None
     # On a thread: a camera takes its time to show something.
     await asyncio.to_thread(check_source, options.log, options.video)
-    policy = make_policy(options.policy, PolicyOptions(place=options.place)).name
+    policy = _make_policy(options).name
     vehicles = _names("vehicle", options.vehicles)
     nodes = dict.fromkeys(_names("edge", options.edges), "edge")
     nodes |= dict.fromkeys(_names("cloud", options.clouds), "cloud")
@@ -122,7 +130,12 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         mode = {"edge": ("--mode", options.mode)}
         for name, role in nodes.items():
             await fleet.start(name, role, "--name", name, "--fleet", _FLEET, *model, *mode.get(role, ()))
-        await fleet.ready(["recorder", *nodes], timeout_s=_START_TIMEOUT_S)
+        learners = [_LEARNER] if options.learn else []
+        for name in learners:
+            start = ("--start", str(options.policy_weights)) if options.policy_weights is not None else ()
+            flags = ("--name", name, "--fleet", _FLEET, "--policy", policy, "--folder", str(run.path / name), *start)
+            await fleet.start(name, "learner", *flags)
+        await fleet.ready(["recorder", *nodes, *learners], timeout_s=_START_TIMEOUT_S)
 
         bus = await stack.enter_async_context(Bus(url=broker_url, fleet=_FLEET, name="demo"))
         outcomes = bus.subscribe(topics.OUTCOME, limit=1024)
@@ -136,6 +149,9 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
                 "fleet": _FLEET,
                 "journal": run.journal_path(name),
                 "policy": policy,
+                "policy-weights": options.policy_weights,
+                "policy-from": _LEARNER if options.learn else None,
+                "explore-share": _EXPLORE_SHARE if options.learn else None,
                 "place": options.place,
                 "theta": options.theta,
                 "vehicle-model": options.vehicle_model,
@@ -155,14 +171,20 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
             if link is not None:
                 url = (await links.enter_async_context(ShapingProxy(url, link, seed=options.seed + number))).url
             await fleet.start(name, "vehicle", *words, broker_url=url, variables=video)
-        await _vehicles_finished(fleet, vehicles, list(nodes), stop, progress.console)
+        await _vehicles_finished(fleet, vehicles, [*nodes, *learners], stop, progress.console)
         progress.update(status, description="collecting")
-        await fleet.stop(nodes)
+        await fleet.stop([*nodes, *learners])
         await fleet.stop(["recorder"])
     run.finish()
     summary = summarise(run)
     run.write_report(summary)
     return run, summary
+
+
+def _make_policy(options: DemoOptions) -> Policy:
+    if options.learn and (options.policy not in LEARNABLE or options.place is not None):
+        raise ConfigurationError(f"a learner needs vehicles with --policy {' or '.join(LEARNABLE)} and without --place")
+    return make_policy(options.policy, PolicyOptions(place=options.place, weights=options.policy_weights))
 
 
 def _check_place(options: DemoOptions) -> None:

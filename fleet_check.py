@@ -93,6 +93,10 @@ def configuration_of(role: MemberRole) -> type[MemberConfiguration]:
         from .edge_node.configuration import EdgeConfiguration
 
         return EdgeConfiguration
+    if role == "learner":
+        from .learner_node.configuration import LearnerConfiguration
+
+        return LearnerConfiguration
     from .cloud_node.configuration import CloudConfiguration
 
     return CloudConfiguration
@@ -198,7 +202,9 @@ class _Findings:
     def between_members(self, made: list[tuple[MemberRole, MemberConfiguration]], roles: set[MemberRole]) -> None:
         """What only shows when the members are looked at together."""
         clouds = {each.name for role, each in made if role == "cloud"}
+        learners = {each.name for role, each in made if role == "learner"}
         journals: dict[Path, str] = {}
+        folders: dict[Path, str] = {}
         ports: dict[int, str] = {}
         for _, member in made:
             place = getattr(member, "place", None)
@@ -208,6 +214,13 @@ class _Findings:
             cloud = getattr(member, "cloud", None)
             if cloud is not None and cloud not in clouds:
                 self.problem(member.name, f"cloud = {cloud!r}, but this fleet has no cloud of that name")
+            followed = getattr(member, "policy_from", None)
+            if followed is not None and followed not in learners:
+                self.problem(member.name, f"policy_from = {followed!r}, but this fleet has no learner of that name")
+            if (folder := getattr(member, "folder_path", None)) is not None:
+                first = folders.setdefault(folder.resolve(), member.name)
+                if first != member.name:
+                    self.problem(member.name, f"folder {folder} is {first}'s: give each learner a folder of its own")
             if (journal := getattr(member, "journal", None)) is not None:
                 first = journals.setdefault(Path(journal).resolve(), member.name)
                 if first != member.name:
@@ -224,6 +237,8 @@ def _refusals(role: MemberRole, configuration: MemberConfiguration) -> Iterator[
         attempts.append(lambda: parse_listen_address(metrics))
     if role == "vehicle":
         attempts += [lambda: _look_at_source(configuration), lambda: _make_policy(configuration)]
+    if role == "learner":
+        attempts.append(lambda: _look_at_start(configuration))
     if _asks_a_server(configuration):
         attempts.append(lambda: _look_at_server_settings(configuration))
     for attempt in attempts:
@@ -264,9 +279,17 @@ def _look_at_server_settings(configuration: Any) -> None:
 
 
 def _make_policy(configuration: Any) -> None:
-    from .policy.registry import PolicyOptions, make_policy
+    from .policy.registry import make_policy
 
-    make_policy(configuration.policy, PolicyOptions(place=configuration.place, seed=configuration.seed))
+    make_policy(configuration.policy, configuration.policy_options)
+
+
+def _look_at_start(configuration: Any) -> None:
+    """What a learner would begin with, where it does not go on from a folder of its own."""
+    from .policy.weights import load_weights
+
+    if not configuration.folder_path.exists():
+        load_weights(configuration.start_path)
 
 
 def _port(configuration: MemberConfiguration) -> int:

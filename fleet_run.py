@@ -110,7 +110,7 @@ def _usable(options: FleetOptions) -> FleetFile:
     document = read_toml(file)
     if not is_fleet(document):
         raise ConfigurationError(
-            f"{file} is the file of one process: start it with `roadside vehicle|edge|cloud --config {file}`"
+            f"{file} is the file of one process: start it with `roadside vehicle|edge|cloud|learner --config {file}`"
         )
     report = check_file(file, options.broker)
     for problem in report.problems:
@@ -194,5 +194,5 @@ async def _watch(
 
 
 def _counted(file: FleetFile) -> str:
-    counts = ((len(file.of_role(role)), role) for role in ("vehicle", "edge", "cloud"))
+    counts = ((len(file.of_role(role)), role) for role in ("vehicle", "edge", "cloud", "learner"))
     return ", ".join(f"{count} {role}{'s' if count > 1 else ''}" for count, role in counts if count)

@@ -12,6 +12,7 @@
     count = 2               # edge-1 and edge-2
 
     [[cloud]]
+    [[learner]]             # where vehicles have a policy that learns
     [[vehicle]]
     rate_hz = 0.5
 
@@ -35,9 +36,9 @@ from .defaults import DEFAULT_FLEET
 from .errors import ConfigurationError
 from .topics import NAME, checked_name
 
-MemberRole = Literal["recorder", "edge", "cloud", "vehicle"]
+MemberRole = Literal["recorder", "edge", "cloud", "learner", "vehicle"]
 # In the order in which a fleet starts: who answers before who asks. A fleet has as many of them as it likes.
-ROLES: tuple[MemberRole, ...] = ("edge", "cloud", "vehicle")
+ROLES: tuple[MemberRole, ...] = ("edge", "cloud", "learner", "vehicle")
 
 _TABLES = ("fleet", "defaults", *ROLES, "recorder")
 _FLEET_KEYS = ("name", "broker")

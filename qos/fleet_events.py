@@ -1,4 +1,4 @@
-"""What happens in a fleet, an event at a time: endings, provisional answers, members that come and go.
+"""What happens in a fleet, an event at a time: endings, provisional answers, new weights, members that come and go.
 
 The connection to the broker is part of it: when it goes, that is an event, and when it comes back everybody who is
 still there is told anew.
@@ -17,10 +17,10 @@ import msgspec
 from ..bus import topics
 from ..bus.errors import ConfigurationError
 from ..bus.kinds import KINDS
-from ..bus.messages import Message, NodeState, Outcome, Result
+from ..bus.messages import Message, NodeState, Outcome, PolicyWeights, Result
 from ..bus.subscription import Received, Subscription
 from ..bus.transport import Bus
-from .watch import broker_line, node_state_line, outcome_line, result_line
+from .watch import broker_line, node_state_line, outcome_line, result_line, weights_line
 
 _WAITING_LIMIT = 4096
 
@@ -99,6 +99,11 @@ class _Watcher:
             line = result_line(names["vehicle"], names["node"], body, sent_at_s)
             who = {"vehicle": names["vehicle"], "node": names["node"]}
             return Event(line, _fields("provisional", sent_at_s, who, body))
+        if isinstance(body, PolicyWeights):
+            line = weights_line(names["learner"], body, sent_at_s)
+            # What they weigh is nothing to read.
+            told = msgspec.structs.replace(body, weights=b"")
+            return Event(line, _fields("weights", sent_at_s, {"learner": names["learner"]}, told))
         return self._arrival_or_departure(body, sent_at_s)
 
     def _arrival_or_departure(self, state: NodeState, sent_at_s: float) -> Event | None:
@@ -124,7 +129,7 @@ async def watch(
     """
     watcher = _Watcher(selection, explain=explain, show=show)
     async with Bus(url=broker, fleet=fleet, name="watch") as bus:
-        shown = (topics.OUTCOME, topics.RESULT, topics.NODE_STATE, topics.VEHICLE_STATE)
+        shown = (topics.OUTCOME, topics.RESULT, topics.NODE_STATE, topics.VEHICLE_STATE, topics.POLICY)
         tasks = [asyncio.create_task(watcher.read(bus.subscribe(topic, limit=_WAITING_LIMIT))) for topic in shown]
         tasks += [asyncio.create_task(watcher.watch_connection(bus)), asyncio.create_task(_wait(stop))]
         try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ..bus.messages import Candidate, Decision, NodeState, Outcome, Result
+from ..bus.messages import Candidate, Decision, NodeState, Outcome, PolicyWeights, Result
 
 _VERDICTS = {True: "right", False: "wrong"}
 _INDENT = " " * 10
+_TOP = 6  # candidates that an explanation shows
 
 
 def outcome_line(vehicle: str, outcome: Outcome, *, explain: bool = False) -> str:
@@ -65,6 +66,12 @@ def node_state_line(state: NodeState, sent_at_s: float) -> str:
     return "  ".join(parts)
 
 
+def weights_line(learner: str, weights: PolicyWeights, sent_at_s: float) -> str:
+    """A learner publishes weights."""
+    what = f"{learner} publishes {weights.policy} v{weights.version}"
+    return f"{_clock(sent_at_s)}  {what}, learnt from {weights.trained_tasks} tasks  {weights.note}".rstrip()
+
+
 def broker_line(connected: bool, at_s: float) -> str:
     """The connection to the broker has come back, or gone."""
     if connected:
@@ -73,13 +80,30 @@ def broker_line(connected: bool, at_s: float) -> str:
 
 
 def explanation(decision: Decision) -> str:
-    """The candidates with their scores, the chosen one marked, and the policy's reason."""
+    """Why a task went where it went: the policy's reason, the best candidates by score, and the knobs.
+
+    The chosen one is marked, and shown wherever it ranks; what was not allowed comes last.
+    """
+    weights = f" ({decision.weights})" if decision.weights else ""
     reason = f": {decision.reason}" if decision.reason else ""
-    lines = [f"{_INDENT}{decision.policy} chose with probability {decision.propensity:.2f}{reason}"]
-    for index, candidate in enumerate(decision.candidates):
-        mark = "->" if index == decision.chosen else "  "
-        lines.append(f"{_INDENT}{mark} {_candidate(candidate)}")
-    return "\n".join(lines)
+    lines = [f"{decision.policy}{weights} chose with probability {decision.propensity:.2f}{reason}"]
+    ranked = sorted(enumerate(decision.candidates), key=lambda each: (bool(each[1].masked), -each[1].score))
+    shown = [each for rank, each in enumerate(ranked) if rank < _TOP or each[0] == decision.chosen]
+    for index, candidate in shown:
+        lines.append(f"{'->' if index == decision.chosen else '  '} {_candidate(candidate)}")
+    if len(shown) < len(ranked):
+        lines.append(f"   and {len(ranked) - len(shown)} more")
+    if knobs := _knobs(decision):
+        lines.append(f"   knobs: {knobs}")
+    return "\n".join(f"{_INDENT}{line}" for line in lines)
+
+
+def _knobs(decision: Decision) -> str:
+    """What was decided besides the place; empty where all of it was left to the node."""
+    threshold, scale = decision.exit_threshold, decision.frame_scale
+    parts = [f"exits speak from a confidence of {threshold:.2f}"] if threshold is not None else []
+    parts += [f"picture sent at {scale:.0%} of its sides"] if scale < 1 else []
+    return ", ".join(parts)
 
 
 def _candidate(candidate: Candidate) -> str:

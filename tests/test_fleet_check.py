@@ -75,7 +75,7 @@ def test_the_password_is_never_shown(tmp_path):
         ("[[vehicle]]\nrate_hz = 'fast'", "vehicle-1: rate_hz = 'fast': expected `float`, got `str`"),
         ("[[vehicle]]\nrate_hz = 0", "rate_hz = 0: expected `float` > 0"),
         ("[[vehicle]]\nrate_hx = 1", "unknown key 'rate_hx'; did you mean 'rate_hz'?"),
-        ("[[vehicle]]\npolicy = 'gredy'", "no policy 'gredy'; there are greedy-utility"),
+        ("[[vehicle]]\npolicy = 'gredy'", "no policy 'gredy'; there are active-inference"),
         ("[[vehicle]]\npolicy = 'static'", "needs --place"),
         ("[[vehicle]]\nplace = 'cloud'", "this fleet has no cloud: add [[cloud]]"),
         ("[[vehicle]]\nlog = 'no-such-log'", "there is no folder no-such-log"),

@@ -22,6 +22,7 @@ from .options import (
     NodeName,
     PlaceName,
     PolicyName,
+    PolicyWeightsFile,
     Theta,
     VehicleModel,
     VideoSource,
@@ -75,6 +76,14 @@ def vehicle(
     video: VideoSource = None,
     journal: Annotated[Path | None, typer.Option(help="SQLite file of the vehicle's own record.")] = None,
     policy: PolicyName = None,
+    policy_weights: PolicyWeightsFile = None,
+    policy_from: Annotated[
+        str | None,
+        typer.Option(metavar="LEARNER", help="Whose weights it takes over while it drives [default: the first heard]"),
+    ] = None,
+    explore_share: Annotated[
+        float | None, typer.Option(help="Of decisions, drawn evenly for a learner's sake [default: 0]")
+    ] = None,
     place: PlaceName = None,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same tasks.")] = None,
     speed: Annotated[float | None, typer.Option(help="Log seconds per second.")] = None,
@@ -110,6 +119,9 @@ def vehicle(
         "video": video,
         "journal": journal,
         "policy": policy,
+        "policy_weights": policy_weights,
+        "policy_from": policy_from,
+        "explore_share": explore_share,
         "place": place_named(place),
         "seed": seed,
         "speed": speed,
@@ -220,6 +232,47 @@ def cloud(
         "log_level": log_level,
     }
     run_node("cloud", CloudConfiguration, run, config, flags, exit_with_parent)
+
+
+@verbs.command(epilog="Example:  roadside learner --name learner-1 --broker mqtt://10.0.0.5:1883 --policy ddpg")
+def learner(
+    config: ConfigFile = None,
+    name: NodeName = None,
+    broker: BrokerUrl = None,
+    fleet: FleetName = None,
+    policy: Annotated[str | None, typer.Option(help="ddpg [default] or bandit: whose weights are learnt.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="What it has learnt, to go on from [default: a folder with its name]")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights to begin with where that folder is empty [default: those that ship]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    wait_for_broker: WaitForBroker = None,
+    metrics: MetricsAt = None,
+    log_level: LogLevelName = None,
+    exit_with_parent: WithParent = False,
+) -> None:
+    """Learn from every task that a fleet ends, and publish weights that prove better; take them back if they fail.
+
+    Vehicles with the same --policy take them over while they drive. Started again, it goes on from its folder.
+    """
+    from ..learner_node.configuration import LearnerConfiguration
+    from ..learner_node.node import run
+
+    flags = {
+        "name": name,
+        "broker": broker,
+        "fleet": fleet,
+        "policy": policy,
+        "folder": folder,
+        "start": start,
+        "seed": seed,
+        "wait_for_broker_s": wait_for_broker,
+        "metrics": metrics,
+        "log_level": log_level,
+    }
+    run_node("learner", LearnerConfiguration, run, config, flags, exit_with_parent)
 
 
 @verbs.command("fleet", epilog="Example:  roadside fleet fleet.toml")

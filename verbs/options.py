@@ -97,7 +97,14 @@ ModeName = Annotated[
     ),
 ]
 PlaceName = Annotated[str | None, typer.Option("--place", help="All to vehicle, edge, edge+cloud or cloud.")]
-PolicyName = Annotated[str | None, typer.Option("--policy", help="greedy-utility, random or static (with --place).")]
+PolicyName = Annotated[
+    str | None,
+    typer.Option("--policy", help="How a place is chosen: greedy-utility, ddpg, linucb ...; a wrong name lists them."),
+]
+PolicyWeightsFile = Annotated[
+    Path | None,
+    typer.Option("--policy-weights", help="File of `roadside train policy` [default: those that ship]"),
+]
 
 
 def run_node(

@@ -22,6 +22,7 @@ from .options import (
     ModeName,
     PlaceName,
     PolicyName,
+    PolicyWeightsFile,
     Theta,
     VehicleModel,
     VideoSource,
@@ -41,7 +42,12 @@ def demo(
     vehicles: Annotated[int, typer.Option(min=1, max=64)] = 2,
     edges: Annotated[int, typer.Option(min=0, max=64)] = 2,
     clouds: Annotated[int, typer.Option(min=0, max=64)] = 1,
-    policy: PolicyName = "greedy-utility",
+    policy: PolicyName = None,
+    policy_weights: PolicyWeightsFile = None,
+    learn: Annotated[
+        bool,
+        typer.Option("--learn", help="Also run a learner that the vehicles follow; with --policy ddpg or bandit."),
+    ] = False,
     place: PlaceName = None,
     mode: ModeName = None,
     theta: Theta = None,
@@ -67,6 +73,7 @@ def demo(
 
     from ..bus.process import run_until_stopped
     from ..demo import DemoOptions, run_demo
+    from ..policy.registry import DEFAULT_POLICY
     from ..qos.retention import keep_frames_named
 
     options = DemoOptions(
@@ -76,7 +83,9 @@ def demo(
         vehicles=vehicles,
         edges=edges,
         clouds=clouds,
-        policy=policy or "greedy-utility",
+        policy=policy or ("ddpg" if learn else DEFAULT_POLICY),
+        policy_weights=policy_weights,
+        learn=learn,
         place=place_named(place),
         theta=theta,
         vehicle_model=vehicle_model,

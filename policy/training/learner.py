@@ -38,7 +38,9 @@ CURRENT_FILE, PREVIOUS_FILE, STATE_FILE = "current.npz", "previous.npz", "learne
 
 @dataclass(frozen=True)
 class LearnerOptions:
-    """patience_s: see ExperienceStream. block, held_out: of so many decisions in a row the last ones are never learnt
+    """algorithm: what learns; a bandit's weights give no knobs.
+
+    patience_s: see ExperienceStream. block, held_out: of so many decisions in a row the last ones are never learnt
     from, and kept for comparing.
 
     kept_held_out: the newest that count. least_held_out: fewer than these, and nothing is promoted.
@@ -46,6 +48,7 @@ class LearnerOptions:
     watched: outcomes after a promotion on which it is judged, against as many before it.
     """
 
+    algorithm: Literal["ddpg", "bandit"] = "ddpg"
     patience_s: float = 15.0
     block: int = 250
     held_out: int = 50
@@ -89,7 +92,6 @@ class PolicyLearner:
         self._rng, self._generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         self._knobs = self.current.arrays["head2.weight"].shape[0] - 1
         self._agent, self._reward_model = self._learners()
-        self._load()
         ddpg = self._options.ddpg
         self._replay = Replay(ddpg.replay_capacity, steps=ddpg.steps, discount=ddpg.discount)
         self._reward_replay = Replay(ddpg.replay_capacity, steps=1, discount=0.0)
@@ -100,11 +102,16 @@ class PolicyLearner:
         self._before: list[float] = []
         self._since: deque[float] = deque(maxlen=self._options.watched)
         self._watching = False
+        self._load()
 
-    def observe(self, task_id: str, vehicle: str, experience: Experience) -> bool:
-        """Take in what became of a task; False where it was known, or too late. A task that failed is one as well."""
+    def observe(self, task_id: str, vehicle: str, experience: Experience, *, by_current: bool = True) -> bool:
+        """Take in what became of a task; False where it was known, or too late. A task that failed is one as well.
+
+        by_current: whether `current` has decided it. What others have decided is learnt from, and says nothing of how
+        good `current` is.
+        """
         new = self._stream.add(task_id, vehicle, experience)
-        if new:
+        if new and by_current:
             self._since.append(experience.utility)
         return new
 
@@ -119,15 +126,18 @@ class PolicyLearner:
             return None
         size = self._options.ddpg.batch_size
         losses = []
+        replay = self._replay if self._options.algorithm == "ddpg" else self._reward_replay
         for _ in range(updates):
-            losses.append(self._agent.update(self._replay.sample(self._rng, size), self._generator)[0])
+            losses.append(self._agent.update(replay.sample(self._rng, size), self._generator)[0])
             self._reward_model.update(self._reward_replay.sample(self._rng, size), self._generator)
         self._save()
         return float(np.mean(losses))
 
     def proposal(self) -> Weights:
         """What has been learnt so far, promoted or not."""
-        return self._agent.target_actor.weights(self.current.environment, self.current.notes | {"learnt": True})
+        agent = self._agent
+        actor = agent.model if isinstance(agent, Bandit) else agent.target_actor
+        return actor.weights(self.current.environment, self.current.notes | {"learnt": True})
 
     def review(self) -> Verdict:
         """Judge the newest promotion where that is open, and otherwise promote the proposal if it is surely better."""
@@ -135,6 +145,8 @@ class PolicyLearner:
             return self._judge_promotion()
         if len(self._held_out) < self._options.least_held_out:
             return Verdict("none", f"{len(self._held_out)} held-out decisions are too few to compare on")
+        if len(self._since) < self._options.watched:
+            return Verdict("none", f"{len(self._since)} outcomes of what is served are too few to judge a successor by")
         proposal = self.proposal()
         comparison = compare(list(self._held_out), SetScorer(proposal), SetScorer(self.current), self._rewards)
         if comparison.lower <= self._options.margin:
@@ -143,6 +155,7 @@ class PolicyLearner:
         self._serve(proposal)
         self._before, self._watching = list(self._since), True
         self._since.clear()
+        self._save()
         return Verdict("promoted", "surely better on held-out decisions", comparison)
 
     def roll_back(self) -> None:
@@ -192,19 +205,32 @@ class PolicyLearner:
     def _rewards(self, decided: Decided) -> NDArray[np.float32]:
         return self._reward_model.raw(decided.observation)
 
-    def _learners(self) -> tuple[Ddpg[SetActor], Bandit]:
-        """An agent that acts as the current weights do, with a critic that knows nothing yet, and a reward model."""
+    def _learners(self) -> tuple[Ddpg[SetActor] | Bandit, Bandit]:
+        """An agent that acts as the current weights do, and a reward model that knows nothing yet.
+
+        A bandit is no judge of its own proposals: the reward model is another one.
+        """
         options = self._options.ddpg
+        bandit_options = replace(options, discount=0.0, steps=1)
         actor = SetActor(self._knobs, prior_weight=self.current.prior_weight)
         restore(actor.net, self.current)
         critic, model = SetCritic(self._knobs), SetActor(prior_weight=1.0)
         for network in (critic.net, model.net):
             for name in ("mean", "scale", "lowest", "highest"):
                 getattr(network, name).copy_(torch.from_numpy(self.current.arrays[name]))
-        return Ddpg(actor, critic, options), Bandit(model, replace(options, discount=0.0, steps=1))
+        bandit = self._options.algorithm == "bandit"
+        if bandit and self._knobs:
+            raise ConfigurationError("a bandit learns no knobs: begin with the weights of a bandit")
+        agent = Bandit(actor, bandit_options) if bandit else Ddpg(actor, critic, options)
+        return agent, Bandit(model, bandit_options)
 
     def _save(self) -> None:
-        state = {"agent": self._agent.state_dict(), "reward_model": self._reward_model.state_dict()}
+        state = {
+            "agent": self._agent.state_dict(),
+            "reward_model": self._reward_model.state_dict(),
+            "watching": self._watching,
+            "before": self._before,
+        }
         save_state(self._folder / STATE_FILE, state)
 
     def _load(self) -> None:
@@ -212,3 +238,5 @@ class PolicyLearner:
         if state is not None:
             self._agent.load_state_dict(state["agent"])
             self._reward_model.load_state_dict(state["reward_model"])
+            # A promotion that was being watched is watched anew: what came of it before is not kept.
+            self._watching, self._before = state["watching"], state["before"]

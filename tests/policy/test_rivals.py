@@ -227,7 +227,9 @@ def test_only_the_predicting_cs_ucb_sees_a_deadline_missed_before_it_is():
 
 def test_cs_ucb_tries_every_arm_and_learns_equation_4():
     candidates = table(4, in_flight=[0] * 5, slots=[2] * 5, link_wait_ms=[0] * 5)
-    policy = CsUcbPolicy(OPTIONS, CsUcbSettings(reward="equation-4", lambda_=2.0, slots_limit=3.0, reference_energy_j=60.0))
+    policy = CsUcbPolicy(
+        OPTIONS, CsUcbSettings(reward="equation-4", lambda_=2.0, slots_limit=3.0, reference_energy_j=60.0)
+    )
     tried = set()
     for _ in range(5):
         choice = decide(policy, candidates)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
-from roadside.bus.messages import NodeState, Outcome, Result, Truth
-from roadside.qos.watch import node_state_line, outcome_line, result_line, verdict
+from roadside.bus.messages import NodeState, Outcome, PolicyWeights, Result, Truth
+from roadside.qos.watch import node_state_line, outcome_line, result_line, verdict, weights_line
 
 
 def test_a_result_in_one_line(an_outcome: Callable[..., Outcome]) -> None:
@@ -26,11 +27,39 @@ def test_the_explanation_shows_every_candidate(an_outcome: Callable[..., Outcome
     assert first == outcome_line("vehicle-1", an_outcome())
     assert "greedy-utility" in why
     assert "highest utility" in why
-    assert "vehicle-1" in candidates[0]
-    assert "not allowed: below the quality floor" in candidates[0]
-    assert candidates[1].strip().startswith("-> cloud-1")
-    assert "+0.712" in candidates[1]
+    assert candidates[0].strip().startswith("-> cloud-1")
+    assert "+0.712" in candidates[0]
+    assert "vehicle-1" in candidates[1]
+    assert "not allowed: below the quality floor" in candidates[1]
     assert len(candidates) == 2
+
+
+def test_the_explanation_of_many_shows_the_best_the_chosen_and_the_knobs(
+    an_outcome: Callable[..., Outcome],
+) -> None:
+    decision = an_outcome().decision
+    assert decision is not None
+    first = decision.candidates[1]
+    many = tuple(msgspec.structs.replace(first, node=f"edge-{number}", score=number / 10) for number in range(20))
+    changed = msgspec.structs.replace(
+        decision, candidates=many, chosen=3, weights="learner-1 v7", exit_threshold=0.7, frame_scale=0.5
+    )
+    _, why, *rest = outcome_line("vehicle-1", an_outcome(decision=changed), explain=True).splitlines()
+    assert "greedy-utility (learner-1 v7) chose" in why
+    assert [line.removeprefix(" " * 10)[3:].split()[0] for line in rest[:7]] == [
+        *(f"edge-{number}" for number in range(19, 13, -1)),
+        "edge-3",
+    ]
+    assert rest[6].strip().startswith("-> edge-3")
+    assert rest[7].strip() == "and 13 more"
+    assert "confidence of 0.70" in rest[8]
+    assert "50% of its sides" in rest[8]
+
+
+def test_new_weights_in_one_line() -> None:
+    weights = PolicyWeights("ddpg", 3, "abc", b"1234", 812, "promoted: surely better")
+    line = weights_line("learner-1", weights, 0.0)
+    assert "learner-1 publishes ddpg v3, learnt from 812 tasks  promoted: surely better" in line
 
 
 @pytest.mark.parametrize(

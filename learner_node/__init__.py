@@ -1,0 +1,1 @@
+"""The learner's process: it hears how tasks ended, learns where to place them, and publishes what proves better."""
