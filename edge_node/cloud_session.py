@@ -369,6 +369,7 @@ class BusCloudSession:
             compute_ms=reply.compute_ms,
             sent_bytes=asked.sent_bytes,
             sending_ms=(asked.asked_s - asked.sending_since_s) * 1000,
+            is_generated=asked.ask.generate > 0,
         )
         self._meter.take(timed)
 

@@ -19,6 +19,7 @@ class Timed:
 
     took_ms: between the two; queue_ms, compute_ms: of that at the cloud, as it says.
     sent_bytes: context that went up just before the question; sending_ms: how long before the question that began.
+    is_generated: the cloud was to go on alone, so that what it computed is more than one token or batch.
     """
 
     took_ms: float
@@ -26,6 +27,7 @@ class Timed:
     compute_ms: float
     sent_bytes: int
     sending_ms: float
+    is_generated: bool = False
 
     @property
     def on_the_way_ms(self) -> float:
@@ -57,25 +59,33 @@ class LinkMeter:
     def take(self, timed: Timed) -> None:
         """Learn from a question that was answered."""
         self.wait_ms = _smoothed(self.wait_ms, timed.queue_ms)
-        self.compute_ms = _smoothed(self.compute_ms, timed.compute_ms)
+        if not timed.is_generated:
+            self.compute_ms = _smoothed(self.compute_ms, timed.compute_ms)
         if timed.sent_bytes >= _LEAST_BYTES_FOR_A_RATE and self._has_round_trip:
             self._take_rate(timed)
         else:
             way_ms = max(0.0, timed.on_the_way_ms - self.sending_ms(timed.sent_bytes))
             # The first measurement replaces the guess.
-            self.round_trip_ms = _smoothed(self.round_trip_ms if self._has_round_trip else None, way_ms)
+            self.round_trip_ms = _smoothed_typical(self.round_trip_ms if self._has_round_trip else None, way_ms)
             self._has_round_trip = True
 
     def _take_rate(self, timed: Timed) -> None:
+        # A question with its context cannot be faster than one alone.
+        self.round_trip_ms = min(self.round_trip_ms, timed.on_the_way_ms)
         waited_ms = timed.on_the_way_ms - self.round_trip_ms
         if waited_ms > _NOTICEABLE_MS:
-            self._ms_per_byte = _smoothed(self._ms_per_byte, (timed.sending_ms + waited_ms) / timed.sent_bytes)
-        elif timed.sending_ms > 0:
-            # All was up before the question left: the rate is at least this.
-            slowest = timed.sending_ms / timed.sent_bytes
-            if self._ms_per_byte is None or slowest < self._ms_per_byte:
-                self._ms_per_byte = _smoothed(self._ms_per_byte, slowest)
+            self._ms_per_byte = _smoothed_typical(self._ms_per_byte, (timed.sending_ms + waited_ms) / timed.sent_bytes)
+        else:
+            # All was up before the question left, or almost: the rate is at least this.
+            at_most = max(timed.sending_ms, _NOTICEABLE_MS) / timed.sent_bytes
+            if self._ms_per_byte is not None and at_most < self._ms_per_byte:
+                self._ms_per_byte = _smoothed(self._ms_per_byte, at_most)
 
 
 def _smoothed(so_far: float | None, newest: float) -> float:
     return newest if so_far is None else so_far + _SMOOTHING * (newest - so_far)
+
+
+def _smoothed_typical(so_far: float | None, newest: float) -> float:
+    """As `_smoothed`, but a link that stood still for seconds counts as one that took twice the usual time."""
+    return newest if so_far is None else _smoothed(so_far, min(newest, 2 * so_far))

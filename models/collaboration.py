@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -20,9 +21,10 @@ class Collaboration:
     mode: "auto" picks for each question the one that would be done first. lossless: of those only such as say what the
         whole model says.
     prompt_upload: how a prompt goes up. "hidden": as hidden states; raw pixels stay with the edge, and "auto" never
-        picks the mode `cloud`. "image": as it is, for the cloud to encode. "auto": as what is less to send.
-    context: how the tokens after it go up: as hidden states, as ids, or as what is done first. Ids want a prompt that
-        went up as an image.
+        picks the mode `cloud`. "image": as it is, for the cloud to encode. "auto": whichever is done first; where
+        nothing is known of the link, whichever is less to send.
+    context: how the tokens after it go up: as hidden states, as ids, or (auto) as what is done first. Ids want a prompt
+        that went up as an image.
     draft: tell the vehicle what the edge would say alone. window: how many tokens may be drafted ahead of the cloud.
     """
 
@@ -48,13 +50,12 @@ class Collaboration:
         lossless: tuple[EdgeMode, ...] = ("through",) if self.prompt_upload == "hidden" else ("through", "cloud")
         return lossless if self.lossless else ("ce-optimistic", *lossless)
 
-    def sharings(self, *, prompt_bytes: float, hidden_bytes: float) -> list[Sharing]:
-        """What may go up of a prompt that takes so many bytes as it is, and so many as hidden states."""
-        forms = {"hidden": ["hidden"], "tokens": ["tokens"], "auto": ["hidden", "tokens"]}[self.context]
-        as_image = self.prompt_upload == "image" or (
-            self.prompt_upload == "auto" and ("hidden" not in forms or prompt_bytes < hidden_bytes)
-        )
-        if not as_image:
-            return [Sharing(draft=self.draft, window=self.window)]
-        answers: list[Literal["hidden", "tokens"]] = [form for form in ("hidden", "tokens") if form in forms]
-        return [Sharing("image", answer, self.draft, self.window) for answer in answers]
+    def sharings(self) -> list[Sharing]:
+        """What may go up of a question, that with the fewest raw pixels first."""
+        prompts = ("hidden", "image") if self.prompt_upload == "auto" else (self.prompt_upload,)
+        answers = ("hidden", "tokens") if self.context == "auto" else (self.context,)
+        return [
+            Sharing(prompt, answer, self.draft, self.window)
+            for prompt, answer in itertools.product(prompts, answers)
+            if prompt == "image" or answer == "hidden"
+        ]

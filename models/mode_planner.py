@@ -41,15 +41,12 @@ class ModePlanner:
         collaboration = self.collaboration
         if collaboration.mode == "auto" and circumstances.link is not None and not circumstances.link.takes_prompts:
             collaboration = replace(collaboration, prompt_upload="hidden", context="hidden")
-        sharings = collaboration.sharings(
-            prompt_bytes=sizes.prompt_bytes, hidden_bytes=sizes.prompt_positions * sizes.position_bytes
-        )
-        modes = collaboration.candidates
-        if circumstances.link is None or (len(modes) == 1 and len(sharings) == 1):
+        modes, sharings = collaboration.candidates, collaboration.sharings()
+        if len(modes) == len(sharings) == 1:
             return modes[0], sharings[0]
-        conditions = self._conditions(sizes, circumstances.link)
+        conditions = self._conditions(sizes, circumstances.link) if circumstances.link is not None else None
         if conditions is None:
-            return modes[0], sharings[0]
+            return modes[0], min(sharings, key=lambda sharing: _prompt_bytes_up(sharing, sizes))
         within_ms = circumstances.remaining_ms if collaboration.mode == "auto" else None
         choice = choose(modes, sharings, conditions, within_ms=within_ms)
         return choice.mode, choice.sharing
@@ -104,3 +101,7 @@ class ModePlanner:
             alone_ms=alone_ms,
             wait_ms=link.wait_ms,
         )
+
+
+def _prompt_bytes_up(sharing: Sharing, sizes: Sizes) -> float:
+    return sizes.prompt_bytes if sharing.prompt == "image" else sizes.prompt_positions * sizes.position_bytes

@@ -16,14 +16,19 @@ from .sharing import BY_DEFAULT, Sharing
 def decode(
     edge: Edge[Inputs], prompt: Prompt[Inputs], limits: Limits, sharing: Sharing = BY_DEFAULT
 ) -> Steps[Generation]:
-    """The answer to a prompt."""
+    """The answer to a prompt.
+
+    Where that goes up as an image the cloud is asked for the first token at once, so that it encodes and reads the
+    prompt while the edge does.
+    """
     answer = DraftedAnswer(edge, prompt, limits, sharing)
     # What the cloud says instead of, or as well as, the edge's guesses: token and confidence by position.
     verdicts: dict[int, tuple[int, float]] = {}
-    yield from answer.sequence.read_prompt()
+    asks_at_once = sharing.prompt == "image"
+    yield from answer.sequence.read_prompt(ask=asks_at_once)
     while True:
         said = answer.draft()
-        if not said.sure:
+        if not said.sure and not (asks_at_once and answer.length == 1):
             yield Ask(answer.sequence.session.positions, claimed=(said.token,))
         while True:
             stood = len(answer.generation.tokens)

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeAlias
 
 import numpy as np
 
-from ..decoding import Limits, Steps, Upload, UploadPrompt, UploadTokens
+from ..decoding import Ask, Limits, Steps, Upload, UploadPrompt, UploadTokens
 from ..speakers import Edge, Inputs, Prompt, Read, Said
 
 PromptForm: TypeAlias = Literal["hidden", "image"]
@@ -52,14 +52,17 @@ class SharedSequence(Generic[Inputs]):
         self._sharing = sharing
         self._last: Read | None = None
 
-    def read_prompt(self) -> Steps[None]:
-        """Run the prompt up to the first exit, and tell the cloud."""
+    def read_prompt(self, *, ask: bool = False) -> Steps[None]:
+        """Run the prompt up to the first exit, and tell the cloud. ask: it for the first token, too."""
+        question = [Ask(self.prompt_positions)] if ask else []
         if self._sharing.prompt == "image":
             # First of all: it need not wait until the edge has looked at the picture itself.
             yield UploadPrompt(self.prompt_positions)
+            yield from question
             self.read_prompt_hidden()
         else:
             yield self.read_prompt_hidden()
+            yield from question
 
     def read(self, token: int) -> Steps[None]:
         """Run a token that was said up to the first exit, and tell the cloud."""

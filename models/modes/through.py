@@ -19,18 +19,20 @@ def decode(
 ) -> Steps[Generation]:
     """The answer to a prompt. Tokens of a cloud, or verified by it, are made by "full"; after it fell silent, by exits.
 
-    The cloud is asked about the first token, about those of which no exit is sure, and when the edge cannot go on;
-    each time about all that it has not confirmed yet, so that a lost question costs nothing.
+    The cloud is asked for the first token, before the edge has said it, so that both read the prompt at the same time.
+    Then it is asked about each token of which no exit is sure, and when the edge cannot go on; each time about all that
+    it has not confirmed yet, so that a lost question costs nothing.
     """
     answer = DraftedAnswer(edge, prompt, limits, sharing)
     # By how many positions were asked about: how many tokens stood then.
-    asked: dict[int, int] = {}
-    yield from answer.sequence.read_prompt()
+    asked: dict[int, int] = {prompt.positions: 0}
+    yield from answer.sequence.read_prompt(ask=True)
     while True:
         said = answer.draft()
-        if not said.sure or answer.must_wait or answer.length == 1:
-            asked[answer.sequence.session.positions] = len(answer.generation.tokens)
-            yield Ask(answer.sequence.session.positions, claimed=answer.claims)
+        up_to = answer.sequence.session.positions
+        if up_to not in asked and (not said.sure or answer.must_wait):
+            asked[up_to] = len(answer.generation.tokens)
+            yield Ask(up_to, claimed=answer.claims)
         yield Spoke()
         while True:
             yield from answer.tell()
@@ -53,14 +55,13 @@ def decode(
 
 
 def _take(answer: DraftedAnswer[Inputs], reply: CloudReply, first: int) -> Steps[bool]:
-    """Whether the cloud has corrected the draft. first: which of the answer's tokens the first claim was about."""
+    """Whether the cloud has corrected the draft. first: which of the answer's tokens the reply begins with."""
     known = len(answer.generation.tokens) - first
-    right = reply.tokens[known : reply.n_accepted]
-    if right != answer.claims[: len(right)] or len(reply.confidences) != len(reply.tokens):
-        return False  # no answer to what was asked
-    for confidence in reply.confidences[known : reply.n_accepted]:
+    for token, confidence in list(zip(reply.tokens, reply.confidences, strict=False))[known:]:
+        if not answer.pending:
+            break  # more than was asked about
+        if token != answer.pending[0].token:
+            yield from answer.correct(token, confidence)
+            return True
         answer.confirm(confidence)
-    if len(reply.tokens) <= max(known, reply.n_accepted):
-        return False
-    yield from answer.correct(reply.tokens[reply.n_accepted], reply.confidences[reply.n_accepted])
-    return True
+    return False
