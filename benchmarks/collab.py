@@ -32,7 +32,7 @@ from .collab_contenders import (
 )
 from .collab_goals import auto_goals, compute_goal, goal, time_goals
 from .collab_model import TracingModel
-from .collab_paper import replay_workload, table_1, table_2
+from .collab_paper import ANSWERS, replay_workload, table_1, table_2
 from .collab_plots import plot_collab
 from .collab_profiles import PAPER, Profile
 from .collab_real import compare, real_goals, run_real
@@ -47,6 +47,7 @@ _SCENES = 1_000
 _QUICK_SCENES = 150
 _CALIBRATION_SCENES = 400
 _QUICK_CALIBRATION_SCENES = 200
+_QUICK_ANSWERS = 20
 _PROCESSES = 2
 # As many pictures are encoded to time that.
 _TIMED_PROMPTS = 24
@@ -65,7 +66,8 @@ class CollabOptions:
     """link: of the rows, as `--link` takes it; None: 100Mbps,20ms. real: also run processes.
 
     plot, timeline: folders for pictures. device, layers, hidden_size: of random weights that are timed instead of a
-    profile. scenes: how many held-out scenes; calibration_scenes: as many behind them, for theta. model: a folder;
+    profile. scenes: how many held-out scenes; calibration_scenes: as many behind them, for theta. paper_answers: of
+    each of the paper's workloads. model: a folder;
     None: the bundled one. traces: the file that keeps traces between benches; None: in the user's cache folder.
     """
 
@@ -79,11 +81,14 @@ class CollabOptions:
     hidden_size: int = 4096
     scenes: int = _SCENES
     calibration_scenes: int = _CALIBRATION_SCENES
+    paper_answers: int = ANSWERS
     model: str | None = None
     traces: Path | None = None
 
     def quick(self) -> CollabOptions:
-        return replace(self, scenes=_QUICK_SCENES, calibration_scenes=_QUICK_CALIBRATION_SCENES)
+        return replace(
+            self, scenes=_QUICK_SCENES, calibration_scenes=_QUICK_CALIBRATION_SCENES, paper_answers=_QUICK_ANSWERS
+        )
 
 
 def profile_named(name: str) -> ProfileName:
@@ -124,7 +129,7 @@ def measure_collab(options: CollabOptions, bar: Bar = _no_bar) -> tuple[dict[str
     table = {cell.name: rows(cell, played.cells[cell.name], played.contenders, judge) for cell in cells}
     headline = played.cells[played.headline]
     with bar("the paper's workloads", None):
-        workloads = {each.name: replay_workload(each, PAPER) for each in (ALPACA, XSUM)}
+        workloads = {each.name: replay_workload(each, PAPER, options.paper_answers) for each in (ALPACA, XSUM)}
     goals = _goals(played, profile, workloads[ALPACA.name], judge)
     with bar("several edges at once", None):
         throughput = measure_throughput(model, scenes[:_BATCHED_SCENES])
@@ -245,6 +250,7 @@ def _settings(
         "profile": asdict(profile),
         "scenes": options.scenes,
         "calibration_scenes": options.calibration_scenes,
+        "paper_answers": options.paper_answers,
         "data": "rendered test split, explain",
         "model": model.name,
         "model_hash": model.digest,

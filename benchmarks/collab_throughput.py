@@ -51,7 +51,11 @@ class Throughput:
 
 
 def measure_throughput(model: TracingModel, scenes: Sequence[TracedScene], edges: int = EDGES) -> Throughput:
-    """The whole model's answers to the scenes, `edges` at a time; every token, and the prompt, a request of its own."""
+    """The whole model's answers to the scenes, `edges` at a time; every token, and the prompt, a request of its own.
+
+    Of fewer scenes than edges, each is one edge's.
+    """
+    edges = min(edges, len(scenes))
     alone_ms = batched_ms = 0.0
     tokens = 0
     margins: list[float] = []
