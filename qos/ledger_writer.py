@@ -44,6 +44,8 @@ class LedgerWriter:
         match body:
             case Outcome():
                 self._outcomes.append(at | {"vehicle": names["vehicle"]} | _outcome_row(body))
+            case Result(is_whole=False):
+                pass  # first words: the answer itself is still to come
             case Result():
                 self._rows["answers"].append(at | _sender_and_receiver(names) | _answer_row(body))
             case Accepted() | Rejected():

@@ -84,6 +84,19 @@ async def test_a_provisional_answer_is_noted_and_the_final_one_stands(scripted, 
         assert outcome.first_answer_ms < outcome.latency_ms
 
 
+async def test_first_words_never_stand_for_an_answer(scripted, drive, check_contract):
+    """A node that begins to answer and then says no more has not answered."""
+
+    def script(node: Any, vehicle: str, task: Task) -> None:
+        node.accept(vehicle, task)
+        node.answer(vehicle, task, text="the car", final=False, is_whole=False)
+
+    async with scripted("edge-1", script):
+        outcomes = await drive()
+    assert set(check_contract(outcomes)) == {"fallback"}
+    assert all(outcome.text != "the car" for outcome in outcomes)
+
+
 async def test_repeated_and_contradicting_answers_are_shown_once(scripted, drive, check_contract):
     def script(node: Any, vehicle: str, task: Task) -> None:
         for text in ("first", "second", "third"):
