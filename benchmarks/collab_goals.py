@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from .collab_cells import HEADLINE, CellResults
+from .collab_cells import HEADLINE, Cell, CellResults
 from .collab_rows import mean
 
 FAST, USUAL, FAR, SLOW = "300Mbps,5ms", HEADLINE, "100Mbps,50ms", "10Mbps,50ms"
@@ -58,7 +58,8 @@ def auto_goals(cells: Mapping[str, CellResults], pools: Mapping[str, tuple[str, 
             for link, results in cells.items()
         }
         link = max(by_link, key=by_link.__getitem__)
-        worst.append(goal(f"{auto} / best of its modes, at its worst ({link})", by_link[link], "at most", _AUTO_LIMIT))
+        where = Cell(link).label
+        worst.append(goal(f"{auto} / best of its modes, at its worst ({where})", by_link[link], "at most", _AUTO_LIMIT))
     return worst
 
 

@@ -18,11 +18,12 @@ ANSWERS = 100
 # A data centre's neighbour; the paper does not say what its link was.
 PAPER_LINK = "300Mbps,5ms"
 
+NAIVE, COLLABORATIVE = "naive", "collaborative"
 _STRATEGIES = {
-    "Cloud LLM Deployment": Contender("cloud", "cloud", THRESHOLDS, IMAGE),
-    "Naive Cloud-Edge Deployment": Contender("naive", "naive", THRESHOLDS, HIDDEN, "float32"),
-    "CE-CoLLM (standalone)": Contender("standalone", "standalone", THRESHOLDS),
-    "CE-CoLLM (collaborative)": Contender("ce", "ce", THRESHOLDS),
+    "cloud": Contender("cloud", "cloud", THRESHOLDS, IMAGE),
+    NAIVE: Contender("naive", "naive", THRESHOLDS, HIDDEN, "float32"),
+    "standalone": Contender("standalone", "standalone", THRESHOLDS),
+    COLLABORATIVE: Contender("ce", "ce", THRESHOLDS),
 }
 # Seconds for 100 prompts: total, cloud, edge, communication (Table I).
 _TABLE_1 = {

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..bus.errors import ConfigurationError
+from .collab_paper import COLLABORATIVE, NAIVE
 
 _SHOWN = ("cloud", "naive-kv", "standalone", "ce", "ce-half", "ce-optimistic", "through", "auto", "auto-lossy")
-_DPI = 110
+_FIGURE_1 = {NAIVE: "naive", COLLABORATIVE: "CE-CoLLM"}
+_DPI = 90
 
 
 def plot_collab(result: dict[str, Any], confidences: Sequence[Sequence[float]], folder: Path) -> list[Path]:
@@ -75,8 +77,8 @@ def _bytes(rows: Sequence[dict[str, Any]]) -> Any:
 
 def _figure_1(table_1: Sequence[dict[str, Any]]) -> Any:
     """CE-CoLLM, Fig. 1: what goes up of an answer, as bars, and how often the cloud is asked, as points."""
-    shown = [line for line in table_1 if line["kib_up"] and line["cloud_request_share"] >= 0.02]
-    places, labels = range(len(shown)), [f"{_strategy(line)}\n{line['data']}" for line in shown]
+    shown = [line for line in table_1 if line["strategy"] in _FIGURE_1]
+    places, labels = range(len(shown)), [f"{_FIGURE_1[line['strategy']]}\n{line['data']}" for line in shown]
     figure = new_figure(8.5, 4.5)
     axes = figure.add_subplot()
     axes.bar([place - 0.2 for place in places], [line["kib_up"] for line in shown], width=0.38, label="here")
@@ -85,7 +87,7 @@ def _figure_1(table_1: Sequence[dict[str, Any]]) -> Any:
     )
     axes.set(ylabel="KiB up per answer", yscale="log", title="Transmitted data, and requests to the cloud")
     axes.set_xticks(list(places), labels, fontsize="small")
-    axes.legend(loc="upper left", fontsize="small")
+    axes.legend(loc="lower left", fontsize="small")
     share = axes.twinx()
     share.plot(places, [100 * line["cloud_request_share"] for line in shown], "kD", markersize=5)
     published = [100 * line.get("paper_cloud_request_share", float("nan")) for line in shown]
@@ -106,7 +108,3 @@ def _figure_3(confidences: Sequence[Sequence[float]]) -> Any:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
-
-
-def _strategy(line: dict[str, Any]) -> str:
-    return "naive" if line["strategy"].startswith("Naive") else "CE-CoLLM"

@@ -14,6 +14,7 @@ from roadside.benchmarks.collab_contenders import HIDDEN, IMAGE, TOKENS, Contend
 from roadside.benchmarks.collab_edge import Tokens, TracedRead, Vote, whole_answer
 from roadside.benchmarks.collab_profiles import PAPER, Cost
 from roadside.benchmarks.collab_replay import Replayed
+from roadside.bus.tensors import TensorType
 from roadside.datasets.link_traces import parse_link
 from roadside.models.decoding import Ask, RollBack, Upload, UploadPrompt, UploadTokens
 
@@ -49,7 +50,7 @@ class MadeUp:
 
 
 def play(
-    mode, recording, link=AT_ONCE, thresholds=THRESHOLDS, sharing=HIDDEN, context="float16", profile=PAPER
+    mode, recording, link=AT_ONCE, thresholds=THRESHOLDS, sharing=HIDDEN, context: TensorType = "float16", profile=PAPER
 ) -> Replayed:
     contender = Contender(mode, mode, thresholds, sharing, context)
     return replay(contender, recording, profile, VirtualLink(parse_link(link)), max_tokens=MAX_TOKENS)
