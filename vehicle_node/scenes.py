@@ -81,6 +81,7 @@ class Camera:
         self._redaction = redaction or Redaction()
         self._looks_back = frames_per_task > 1
         self._looking_back = LookingBack(frames_per_task)
+        self._looked_at_s = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="camera")
 
     @property
@@ -111,6 +112,10 @@ class Camera:
         self._source.close()
 
     def _look(self, elapsed_s: float) -> Scene:
+        if self._looks_back:
+            # Of two who look at once the later one may come first, and a video that is read backwards is decoded anew
+            # from its last key frame.
+            elapsed_s = self._looked_at_s = max(self._looked_at_s, elapsed_s)
         view = self._source.view(elapsed_s)
         picture = self._redaction.of_frame(fit_within(view.picture, self._longest_side_px))
         telemetry = self._redaction.of_telemetry(view.telemetry)

@@ -78,6 +78,18 @@ def test_a_camera_that_is_watched_has_a_frame_before_every_scene():
     assert asyncio.run(asyncio.wait_for(drive(), 30)) == 2
 
 
+def test_a_camera_that_is_watched_never_reads_backwards():
+    async def drive() -> tuple[float, float]:
+        camera = open_camera(VehicleConfiguration(frames_per_task=2))
+        try:
+            later, earlier = await camera.capture(4.0), await camera.capture(3.9)
+            return later.moment_s, earlier.moment_s
+        finally:
+            camera.close()
+
+    assert asyncio.run(drive()) == (4.0, 4.0)
+
+
 def test_a_camera_that_needs_no_second_frame_is_not_watched():
     async def drive() -> None:
         camera = open_camera(VehicleConfiguration())
