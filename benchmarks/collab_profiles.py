@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..models.mode_planner import Cut
 
@@ -17,6 +17,10 @@ class Cost:
     def of(self, positions: int) -> float:
         """Milliseconds; a call over nothing is not made."""
         return self.call_ms + self.position_ms * positions if positions else 0.0
+
+    def times(self, factor: float) -> Cost:
+        """On a machine that takes so many times as long."""
+        return Cost(self.call_ms * factor, self.position_ms * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,18 @@ class Profile:
     @property
     def hidden_size(self) -> int:
         return self.cut.hidden_size
+
+    def paced(self, *, edge: float, cloud: float) -> Profile:
+        """Where edge and cloud take so many times as long; a prompt is the edge's business."""
+        return replace(
+            self,
+            prompt=self.prompt.times(edge),
+            first=self.first.times(edge),
+            second=self.second.times(edge),
+            message_ms=self.message_ms * edge,
+            rest=self.rest.times(cloud),
+            whole=self.whole.times(cloud),
+        )
 
     def alone_ms(self, positions: int, tokens: int) -> float:
         """A whole answer of so many tokens in one place, after a prompt of so many positions."""
