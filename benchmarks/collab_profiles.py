@@ -76,3 +76,15 @@ PAPER = Profile(
     rest=Cost(28.0),
     whole=Cost(37.0),
 )
+
+# Assumed: a roadside computer of the Jetson class, and a server whose software was made for speed. Here the cloud is
+# faster than the edge's own layers.
+FAST_CLOUD = Profile(
+    name="fast-cloud",
+    cut=PAPER.cut,
+    prompt=Cost(0.0, 1.0),
+    first=Cost(17.0),
+    second=Cost(18.0),
+    rest=Cost(9.0),
+    whole=Cost(12.0),
+)
