@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..models.mode_planner import Cut
 
@@ -17,6 +17,10 @@ class Cost:
     def of(self, positions: int) -> float:
         """Milliseconds; a call over nothing is not made."""
         return self.call_ms + self.position_ms * positions if positions else 0.0
+
+    def times(self, factor: float) -> Cost:
+        """On a machine that takes so many times as long."""
+        return Cost(self.call_ms * factor, self.position_ms * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,18 @@ class Profile:
     def hidden_size(self) -> int:
         return self.cut.hidden_size
 
+    def paced(self, *, edge: float, cloud: float) -> Profile:
+        """Where edge and cloud take so many times as long; a prompt is the edge's business."""
+        return replace(
+            self,
+            prompt=self.prompt.times(edge),
+            first=self.first.times(edge),
+            second=self.second.times(edge),
+            message_ms=self.message_ms * edge,
+            rest=self.rest.times(cloud),
+            whole=self.whole.times(cloud),
+        )
+
     def alone_ms(self, positions: int, tokens: int) -> float:
         """A whole answer of so many tokens in one place, after a prompt of so many positions."""
         return self.prompt.of(positions) + self.whole.of(positions) + (tokens - 1) * self.whole.of(1)
@@ -59,4 +75,16 @@ PAPER = Profile(
     second=Cost(10.0),
     rest=Cost(28.0),
     whole=Cost(37.0),
+)
+
+# Assumed: a roadside computer of the Jetson class, and a server whose software was made for speed. Here the cloud is
+# faster than the edge's own layers.
+FAST_CLOUD = Profile(
+    name="fast-cloud",
+    cut=PAPER.cut,
+    prompt=Cost(0.0, 1.0),
+    first=Cost(17.0),
+    second=Cost(18.0),
+    rest=Cost(9.0),
+    whole=Cost(12.0),
 )

@@ -21,15 +21,20 @@ _TABLE_1_COLUMNS = ("total_s", "cloud_s", "edge_s", "comm_s")
 
 def for_a_person(result: dict[str, Any]) -> dict[str, Any]:
     """What `print_bench` shows."""
-    shown = {key: value for key, value in result.items() if key not in ("ratios", "cells")}
+    # The goals are the ratios, with their limits.
+    told_otherwise = ("cells", "ratios" if result["goals"] else "goals")
+    shown = {key: value for key, value in result.items() if key not in told_otherwise}
+    if result["goals"]:
+        shown["goals"] = [_goal(line) for line in result["goals"]]
     return shown | {
         "rows": [_row(row) for row in result["rows"]],
         "total ms by link": _by_link([*result["rows"], *result["cells"]]),
-        "goals": [
-            {**line, "value": f"{line['value']:.3f}", "met": "yes" if line["met"] else "NO"} for line in result["goals"]
-        ],
         "table_1": [_table_1_line(line) for line in result["table_1"]],
     }
+
+
+def _goal(line: dict[str, Any]) -> dict[str, Any]:
+    return {**line, "value": f"{line['value']:.3f}", "met": "yes" if line["met"] else "NO"}
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

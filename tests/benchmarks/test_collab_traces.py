@@ -195,7 +195,7 @@ def test_a_cell_s_label_names_files_without_their_folders(tmp_path):
 
 def test_a_profile_has_a_known_name():
     assert profile_named("measured") == "measured"
-    with pytest.raises(ConfigurationError, match="paper and measured"):
+    with pytest.raises(ConfigurationError, match="paper, fast-cloud, measured"):
         profile_named("fast")
 
 
@@ -226,6 +226,10 @@ def test_the_bench_from_one_end_to_the_other(tmp_path, monkeypatch):
     assert {line["link"] for line in shown["total ms by link"]} == {row["link"] for row in result["cells"]} | {
         "50Mbps,10ms"
     }
+    assert {line["met"] for line in shown["goals"]} <= {"yes", "NO"}
+    elsewhere, _ = measure_collab(CollabOptions(profile="fast-cloud", scenes=2, calibration_scenes=2, paper_answers=1))
+    assert elsewhere["goals"] == []
+    assert "ratios" in for_a_person(elsewhere)
     names = {path.stem for path in pictures}
     assert names >= {"total", "bytes", "figure-1", "figure-3", "ce", "ce-optimistic", "through-hidden", "naive"}
     assert all(path.stat().st_size > 5_000 for path in pictures)
