@@ -21,11 +21,11 @@ from ..bus.kinds import EXPLAIN
 from ..datasets.evaluation_scenes import rendered_scenes
 from ..qos.run import this_machine
 from .collab_auto import POOLS, Planned, planned_line_up
+from .collab_calibration import calibrated_thresholds
 from .collab_cells import HEADLINE, Cell, CellResults, Taken, cell_names
 from .collab_contenders import (
     Contender,
     Thresholds,
-    calibrated_thresholds,
     exit_confidences,
     half_asking,
     line_up,
@@ -45,7 +45,7 @@ from .collab_traces import TracedScene, TraceLibrary
 
 _SCENES = 1_000
 _QUICK_SCENES = 150
-_CALIBRATION_SCENES = 400
+_CALIBRATION_SCENES = 600
 _QUICK_CALIBRATION_SCENES = 200
 _QUICK_ANSWERS = 20
 _PROCESSES = 2
@@ -200,7 +200,7 @@ def _play(
     with bar("asking the model", len(scenes) + len(others)) as advance:
         thresholds = Thresholds(
             own=model.thresholds,
-            calibrated=calibrated_thresholds(_one_by_one(others, advance), max_tokens=EXPLAIN.max_tokens),
+            calibrated=calibrated_thresholds(_one_by_one(others, advance)),
             half=half_asking(_one_by_one(scenes, advance), max_tokens=EXPLAIN.max_tokens),
         )
     contenders, planned = line_up(thresholds), planned_line_up(thresholds)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from ..bus.tensors import TensorType
-from ..models.calibration import Votes, calibrate
 from ..models.decoding import Limits
 from ..models.modes import EdgeMode
 from ..models.modes.registry import MODES
@@ -17,9 +14,6 @@ from .collab_clock import Clock, VirtualLink
 from .collab_edge import Recording, TracedEdge, TracedPrompt, whole_answer
 from .collab_profiles import Profile
 from .collab_replay import Replay, Replayed
-
-# Share of the exits' tokens that are to be the whole model's as well.
-_AGREEMENT = 0.9995
 
 # What the edge would say alone is told to a vehicle, and would cost the edge its computing; here nobody hears it.
 HIDDEN = Sharing(draft=False)
@@ -52,8 +46,8 @@ class Contender:
 class Thresholds:
     """Of both exits.
 
-    own: the model's, with which an edge answers alone and drafts. calibrated: those at which what an exit says is
-    almost always what the whole model would say. half: those at which half of the tokens are asked for.
+    own: the model's, with which an edge answers alone and drafts. calibrated: those at which the answers of `ce` mean
+    what the whole model's do. half: those at which half of the tokens are asked for.
     """
 
     own: tuple[float, ...]
@@ -93,22 +87,6 @@ def replay(
         TracedEdge(recording, profile, clock), TracedPrompt(recording, profile, clock), limits, contender.sharing
     )
     return Replay(recording, profile, link, clock, context=contender.context).run(steps)
-
-
-def calibrated_thresholds(recordings: Iterable[Recording], *, max_tokens: int) -> tuple[float, ...]:
-    """The lowest thresholds at which what an exit says is almost always the whole model's word.
-
-    From scenes that are not scored. It asks for more than the model's own calibration, which lets one token of a
-    hundred differ: an answer has a dozen of them, and one can turn its meaning.
-    """
-    votes: tuple[list[tuple[float, bool]], ...] = ([], [])
-    for recording in recordings:
-        answer = whole_answer(recording, max_tokens=max_tokens)
-        for length, token in enumerate(answer):
-            for of_exit, vote in zip(votes, recording.at_exits(answer[:length]), strict=True):
-                of_exit.append((vote.confidence, vote.token == token))
-    by_exit = [Votes(*(torch.tensor(column) for column in zip(*of_exit, strict=True))) for of_exit in votes]
-    return calibrate(by_exit, _AGREEMENT).thresholds
 
 
 def half_asking(recordings: Iterable[Recording], *, max_tokens: int, share: float = 0.5) -> tuple[float, float]:

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 from roadside.benchmarks.collab import CollabOptions, measure_collab, profile_named
+from roadside.benchmarks.collab_calibration import calibrated_thresholds
 from roadside.benchmarks.collab_cells import Cell, Taken
-from roadside.benchmarks.collab_contenders import calibrated_thresholds, half_asking
+from roadside.benchmarks.collab_clock import VirtualLink
+from roadside.benchmarks.collab_contenders import Contender, half_asking, replay
 from roadside.benchmarks.collab_edge import Vote, whole_answer
 from roadside.benchmarks.collab_goals import goal
 from roadside.benchmarks.collab_model import TracingModel
@@ -23,6 +25,7 @@ from roadside.benchmarks.collab_traces import TraceLibrary
 from roadside.bus.errors import ConfigurationError
 from roadside.bus.tensors import TensorType
 from roadside.datasets.evaluation_scenes import rendered_scenes
+from roadside.datasets.link_traces import parse_link
 from roadside.models.answering import cloud_answerer, edge_answerer
 from roadside.models.questions import answer_at_once
 
@@ -114,12 +117,26 @@ def test_half_of_the_tokens_are_asked_for_at_the_threshold_for_that():
     assert half_asking(recordings, max_tokens=100, share=0.5) == (1.0, 1.0)
 
 
-def test_calibration_lets_no_exit_speak_where_it_is_often_wrong():
-    trusted, doubted = replace(ALPACA, agree_sure=1.0), replace(ALPACA, agree_sure=0.9)
-    assert calibrated_thresholds(answers(trusted, 5), max_tokens=100)[0] == 1.0
-    assert calibrated_thresholds(answers(trusted, 5), max_tokens=100)[1] <= 1.0
-    first, _ = calibrated_thresholds(answers(doubted, 5), max_tokens=100)
-    assert first == 1.0
+def test_at_the_calibrated_theta_every_answer_means_what_the_whole_model_s_does(scenes):
+    thresholds = calibrated_thresholds(scenes)
+    link = VirtualLink(parse_link("1Gbps,0ms"))
+
+    def alike(theta):
+        for scene in scenes:
+            whole = whole_answer(scene, max_tokens=32)
+            said = replay(Contender("ce", "ce", (theta, theta)), scene, PAPER, link, max_tokens=32).generation.tokens
+            yield scene.caption(tuple(said)).classes == scene.caption(whole).classes
+
+    assert all(alike(thresholds[0]))
+    assert thresholds[0] == thresholds[1] >= 0.8
+
+
+def test_calibration_is_led_on_by_the_scene_that_needs_most(scenes, monkeypatch):
+    """An exit that is nearly sure that nothing is to be said rules out every theta below its confidence."""
+    silence = Vote(scenes[0].end_token, 0.96, 1.0)
+    monkeypatch.setitem(scenes[0].trace.exits, (), (silence, silence))
+    theta, _ = calibrated_thresholds(scenes[:1])
+    assert theta == 0.97
 
 
 def test_the_paper_s_workload_has_its_proportions():
