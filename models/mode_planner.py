@@ -56,7 +56,7 @@ class ModePlanner:
         words = len(question.prompt.encode()) + _BYTES_PER_SIGNAL * len(question.telemetry)
         return Sizes(
             prompt_positions=prompt_positions,
-            prompt_bytes=len(question.frames[-1]) + words,
+            prompt_bytes=sum(map(len, question.frames)) + words,
             position_bytes=self.cut.hidden_size * bytes_per_value,
         )
 
