@@ -29,16 +29,17 @@ class Variety:
     remembers: whether outcomes are kept in mind at all.
     drifts: bounds of how far a node's speed may be off. heard: bounds of the share of outcomes that the memory hears,
         which is all of them every other time: a vehicle hears its own.
+    tasks: in an episode; enough for a whole swing of the arrivals, whose rate begins by rising.
     """
 
-    edges: Sequence[int] = (3, 4, 5, 5, 5, 6, 8, 12)
+    edges: Sequence[int] = (3, 4, 5, 5, 5, 6, 8, 12, 32)
     heartbeats_s: Sequence[float] = (0.0, 0.0, 0.1, 0.25, 0.5, 0.5, 0.5, 1.0, 2.0)
     rate: float = 20.0
     rates: tuple[float, float] = (12.0, 26.0)
     drifts: tuple[float, float] = (0.1, 0.4)
     heard: tuple[float, float] = (0.03, 1.0)
     remembers: bool = True
-    tasks: int = 600
+    tasks: int = 1_500
     first_seed: int = 1_000
 
 
@@ -50,11 +51,20 @@ class PlacementDomain:
     """Episodes of the placement environment, for policy/training/ddpg.py.
 
     Observations and actions are those of set_networks.py.
+
+    The reward is the utility of the task, less the discounted utility that the next task would have on an idle fleet.
+    What comes next is nobody's doing, so no choice is better or worse for it, and the returns vary far less: what is
+    left of the tasks to come is what the queues cost them.
     """
 
-    def __init__(self, scenarios: Sequence[EnvironmentConstants], variety: Variety, *, knobs: int) -> None:
-        """scenarios: of which each episode has one; knobs: 2 for those of policy/served.py, or 0 for none."""
-        self._scenarios, self._variety, self._knobs = scenarios, variety, knobs
+    def __init__(
+        self, scenarios: Sequence[EnvironmentConstants], variety: Variety, *, knobs: int, discount: float
+    ) -> None:
+        """scenarios: of which each episode has one; knobs: 2 for those of policy/served.py, or 0 for none.
+
+        discount: of the learner.
+        """
+        self._scenarios, self._variety, self._knobs, self._discount = scenarios, variety, knobs, discount
 
     def reset(self, rng: np.random.Generator) -> Observation:
         variety = self._variety
@@ -68,6 +78,7 @@ class PlacementDomain:
             tasks=variety.tasks,
             seed=int(rng.integers(variety.first_seed, 2**31)),
         )
+        self._utility = constants.utility_model
         self._memory = NodeMemory()
         self._heard = float(rng.uniform(*variety.heard)) if rng.random() < 0.5 else 1.0
         self._ears = np.random.default_rng(rng.integers(2**62))
@@ -100,10 +111,22 @@ class PlacementDomain:
                 self._memory.observe(experience)
         if step.situation is None:
             # Tasks go on arriving, but nobody simulates them: the last observation is the best guess of the next.
-            return step.reward, self._observation, False, True
+            return step.reward - self._discount * self._idle_utility(), self._observation, False, True
         self._situation = step.situation
         self._observation = self._observe()
-        return step.reward, self._observation, False, False
+        return step.reward - self._discount * self._idle_utility(), self._observation, False, False
+
+    def _idle_utility(self) -> float:
+        """What the best place would bring the waiting task if nobody else were there."""
+        situation = self._situation
+        candidates = situation.candidates
+        utilities = self._utility.utility(
+            latency_ms=candidates.latency_ms - candidates.wait_ms,
+            deadline_ms=situation.task.remaining_ms,
+            energy_j=candidates.energy_j,
+            quality=candidates.quality,
+        )
+        return float(utilities[situation.allowed].max())
 
     def _observe(self) -> Observation:
         return self._memory.inputs(self._situation.candidates), self._situation.allowed

@@ -23,7 +23,7 @@ class Recipe:
     """
 
     algorithm: Literal["ddpg", "bandit"] = "ddpg"
-    total_steps: int = 60_000
+    total_steps: int = 36_000
     scaling_steps: int = 2_400
     prior_weight: float = 10.0
     sampled: bool = False

@@ -91,7 +91,7 @@ def test_an_unknown_recipe_is_told_with_those_that_exist():
 
 @pytest.mark.parametrize("scenario", ["headline", "collaborative"])
 def test_the_guide_and_any_action_lead_through_an_episode(scenario):
-    domain = PlacementDomain([load_constants(scenario=scenario)], replace(STALE, tasks=50), knobs=2)
+    domain = PlacementDomain([load_constants(scenario=scenario)], replace(STALE, tasks=50), knobs=2, discount=0.0)
     rng = np.random.default_rng(0)
     observation, over, steps = domain.reset(rng), False, 0
     while not over:
@@ -119,7 +119,7 @@ def test_knobs_are_ones_that_the_guard_lets_through(threshold, scale):
 
 
 def observe(rows: int = 5):
-    domain = PlacementDomain([load_constants()], replace(STALE, edges=(rows - 2,), tasks=5), knobs=0)
+    domain = PlacementDomain([load_constants()], replace(STALE, edges=(rows - 2,), tasks=5), knobs=0, discount=0.0)
     return domain.reset(np.random.default_rng(0))
 
 
