@@ -28,7 +28,7 @@ class PerllmPlan:
     """How much is run. seeds: in the headline cell; cell_seeds: in each other one; requests: in each run."""
 
     seeds: int = 10
-    cell_seeds: int = 3
+    cell_seeds: int = 2
     requests: int = 10_000
 
 

@@ -61,7 +61,7 @@ TRIED: dict[str, list[Rival]] = {
     "fleet": [
         *_grid("jsq", choices=[0, 2, 3, 4]),
         *_grid("softmax-greedy", temperature=[0.05, 0.1, 0.2, 0.3]),
-        *_grid("shadow-price", price_s=[20.0, 60.0, 90.0, 120.0]),
+        *_grid("shadow-price", price_factor=[50.0, 100.0, 250.0, 500.0]),
         *_grid("linucb", alpha=[0.03, 0.1, 0.3], ridge=[0.1, 1.0]),
         *_grid("cs-ucb", **_CS_UCB_FLEET),
         *_grid("cs-ucb-predicted", **_CS_UCB_FLEET),
@@ -76,7 +76,7 @@ TRIED: dict[str, list[Rival]] = {
     "perllm": [
         *_grid("jsq", choices=[0, 2, 3, 4]),
         *_grid("softmax-greedy", temperature=[0.005, 0.02, 0.05]),
-        *_grid("shadow-price", objective=["utility", "delay"], price_s=[30.0, 60.0, 120.0]),
+        *_grid("shadow-price", objective=["utility", "delay"], price_factor=[50.0, 100.0, 200.0]),
         *_grid("linucb", alpha=[0.01, 0.03, 0.1], ridge=[1.0]),
         *_grid("cs-ucb", **_CS_UCB_PERLLM),
         *_grid("cs-ucb-predicted", **_CS_UCB_PERLLM),
@@ -91,7 +91,7 @@ IN_PERLLM = {
     for rival in (
         Rival("jsq", (("choices", 3),)),
         Rival("softmax-greedy", (("temperature", 0.005),)),
-        Rival("shadow-price", (("objective", "delay"), ("price_s", 30.0))),
+        Rival("shadow-price", (("objective", "delay"), ("price_factor", 100.0))),
         Rival("linucb", (("alpha", 0.03),)),
         Rival("cs-ucb", (("reward", "equation-4"), ("delta", 0.1), ("slots_limit", 2.0), ("link_limit_s", 1.0))),
         Rival(

@@ -44,7 +44,7 @@ class CsUcbSettings:
     delta: float = 0.1
     theta: float = 0.5
     lambda_: float = 1.0
-    slots_limit: float = 0.75
+    slots_limit: float = 1.0
     link_limit_s: float = 0.5
     reference_energy_j: float = 60.0
 

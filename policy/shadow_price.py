@@ -9,12 +9,13 @@ resource works least":
 where the n_p nodes of a place, with s_p slots in all, are pooled. The prices are learnt from the tasks alone, by
 exponentiated gradient steps: each task goes in thought to its cheapest place, whose resources' prices rise by what it
 uses there; what counts is the mean of the prices over the last tasks (Arora, Hazan and Kale, "The multiplicative
-weights update method", 2012, section 3). A decision then is
+weights update method", 2012, section 3). They say where it is scarce, and not how scarce it is: that is told by how
+long tasks have had to wait lately. A decision then is
 
-    argmax   utility - value of time * price_s * cost(task, row) / deadline
+    argmax   utility - value of time * price_factor * mean wait * cost(task, row) / deadline
 
-so small pictures go where links are scarce and short answers where slots are. The vehicle's own place costs nobody
-else anything.
+so small pictures go where links are scarce, short answers where slots are, and all is plain greed where nobody waits.
+The vehicle's own place costs nobody else anything.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ _LATE = 1e3
 class ShadowPriceSettings:
     """objective: what is weighed against the price: `utility`, or `delay`: in time first, then shortest delay.
 
-    price_s: delay that a second of the one scarce resource is worth. step: of the gradient; memory: tasks over which
-    prices are averaged.
+    price_factor: delay that a second of the one scarce resource is worth, for each second that tasks wait. step: of the
+    gradient; memory: tasks over which prices and waits are averaged.
     """
 
     objective: Literal["utility", "delay"] = "utility"
-    price_s: float = 90.0
+    price_factor: float = 250.0
     step: float = 2.0
     memory: int = 500
 
@@ -93,6 +94,8 @@ class ShadowPricePolicy:
         self._settings = settings or ShadowPriceSettings()
         self._prices = _Prices(self._settings)
         self._value_of_time = UtilityModel().latency_weight
+        self._mean_wait_s = 0.0
+        self._tasks = 0
         self._pools: dict[tuple[Place, ...], list[tuple[int, NDArray[np.intp]]]] = {}
 
     def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice:
@@ -111,15 +114,22 @@ class ShadowPricePolicy:
             there[place] = True
             place_of_row[rows] = place
         self._prices.learn(typical_s, there)
-        price_s = self._settings.price_s * (self._prices.mean[place_of_row] * use_s).sum(axis=1)
-        scores = self._scores(task, candidates, allowed, price_s)
-        return Choice(best(scores, allowed), scores, 1.0, "highest value after shadow prices")
+        worth_s = self._settings.price_factor * self._mean_wait_s
+        scores = self._scores(
+            task, candidates, allowed, worth_s * (self._prices.mean[place_of_row] * use_s).sum(axis=1)
+        )
+        index = best(scores, allowed)
+        self._tasks += 1
+        waits_s = float(candidates.wait_ms[index]) / 1000
+        self._mean_wait_s += (waits_s - self._mean_wait_s) / min(self._tasks, self._settings.memory)
+        return Choice(index, scores, 1.0, "highest value after shadow prices")
 
     def observe(self, experience: Experience) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
-        return {"prices": dict(zip(_SHARED_PLACES, self._prices.mean.tolist(), strict=True))}
+        prices = dict(zip(_SHARED_PLACES, self._prices.mean.tolist(), strict=True))
+        return {"prices": prices, "mean_wait_s": self._mean_wait_s}
 
     def _scores(
         self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], price_s: NDArray[np.float64]
