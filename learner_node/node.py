@@ -39,7 +39,7 @@ _RETAINED_WITHIN_S = 0.5  # how long a broker may take to send what it has of th
 
 
 async def run(configuration: LearnerConfiguration, stop: asyncio.Event) -> None:
-    """Learn until `stop` is set; a round under way is finished first.
+    """Learn until `stop` is set; what is under way is finished first.
 
     Raises ConfigurationError, before anything is published, where folder or weights cannot be used.
     """
@@ -79,7 +79,8 @@ class Learner:
                         with contextlib.suppress(TimeoutError):
                             await asyncio.wait_for(stop.wait(), self._configuration.round_interval_s)
                         heard = [self._waiting.popleft() for _ in range(len(self._waiting))]
-                        self._finish(await loop.run_in_executor(thread, trainer.round, heard, time.monotonic()))
+                        done = await loop.run_in_executor(thread, trainer.round, heard, time.monotonic(), stop.is_set)
+                        self._finish(done)
                     await loop.run_in_executor(thread, trainer.close)
             finally:
                 for task in background:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,9 @@ from ..policy.weights import load_weights
 from .configuration import LearnerConfiguration
 from .publications import Publications
 
-# Of one round; a process that is told to stop waits for its round.
+# Of one round. A process that is told to stop waits for the slice that is under way.
 _MOST_UPDATES = 200
+_SLICE_UPDATES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,8 @@ class Trainer:
         """The weights that are served, as they are published."""
         return self._publications.message(self._learner.current, trained_tasks=self._trained_tasks, note=note)
 
-    def round(self, heard: list[Heard], now_s: float) -> Round:
-        """now_s: on the clock of the experiences."""
+    def round(self, heard: list[Heard], now_s: float, stopped: Callable[[], bool]) -> Round:
+        """now_s: on the clock of the experiences. stopped: whether to come to an end; asked between slices."""
         new = sum(
             self._learner.observe(
                 f"{each.vehicle}/{each.task_id}", each.vehicle, each.experience, by_current=each.weights == self.label
@@ -90,17 +92,26 @@ class Trainer:
         )
         self._trained_tasks += new
         self._unreviewed += new
-        owed = self._updates_owed + new * self._configuration.updates_per_outcome
-        self._updates_owed = min(owed, _MOST_UPDATES)
-        updates, loss = int(self._updates_owed), None
-        if updates and (loss := self._learner.train(updates, now_s)) is not None:
-            self._updates_owed -= updates
+        updates, loss = self._train(new, now_s, stopped)
         verdict, publication = self._review()
-        return Round(new, len(heard) - new, updates if loss is not None else 0, loss, verdict, publication)
+        return Round(new, len(heard) - new, updates, loss, verdict, publication)
 
     def close(self) -> None:
         """Remember how much was learnt from."""
         self.publication()
+
+    def _train(self, new: int, now_s: float, stopped: Callable[[], bool]) -> tuple[int, float | None]:
+        """How many batches were learnt from, and the last slice's loss."""
+        owed = self._updates_owed + new * self._configuration.updates_per_outcome
+        self._updates_owed = min(owed, _MOST_UPDATES)
+        done, loss = 0, None
+        while (updates := min(_SLICE_UPDATES, int(self._updates_owed))) and not stopped():
+            latest = self._learner.train(updates, now_s)
+            if latest is None:
+                break
+            self._updates_owed -= updates
+            done, loss = done + updates, latest
+        return done, loss
 
     def _review(self) -> tuple[Verdict | None, PolicyWeights | None]:
         if self._unreviewed < self._configuration.review_outcomes:
