@@ -244,10 +244,10 @@ class ContextServer:
                     await self._changes.until_next(key, grace_ends_s - now_s)
                 case "busy":
                     await self._changes.until_next(key, deadline_s - now_s)
+                case Ready() | Verdict() if context is not None and self._is_overtaken(key, context, request):
+                    return "overtaken"
                 case Ready() as ready:
                     assert context is not None, "only a context can be ready"
-                    if self._is_overtaken(key, context, request):
-                        return "overtaken"
                     await self._batcher.compute(edge, context, ready, deadline_s)
                     self._changes.tell(key)
                 case settled:

@@ -84,9 +84,9 @@ class ContextPacker:
         values = np.clip(np.rint(relative / row_scales[:, None]), -_INT8_LARGEST, _INT8_LARGEST)
         return PackedRows("int8", values.astype(np.int8), row_scales)
 
-    def fields(self, rows: PackedRows, *, with_channels: bool) -> dict[str, TensorPayload]:
+    def fields(self, rows: PackedRows, *, with_channels: bool) -> dict[str, Any]:
         """The fields of a ContextChunk with such rows. with_channels: the cloud may not have the channels' scales."""
-        fields = {"hidden": pack(rows.values, rows.dtype)}
+        fields: dict[str, Any] = {"hidden": pack(rows.values, rows.dtype)}
         if rows.row_scales is not None:
             fields["row_scales"] = pack(rows.row_scales, "float32")
             if with_channels:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +18,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from roadside.bus import topics
+from roadside.bus.broker import Broker
 from roadside.bus.errors import MessageRefused
+from roadside.bus.messages import ContextChunk, InferRequest, Lease, LeaseRequest
+from roadside.bus.tensors import pack
+from roadside.bus.transport import Bus
+from roadside.cloud_node.collaboration import ContextServer
 from roadside.cloud_node.parts import Beginning, CloudParts
+from roadside.cloud_node.settings import CollaborationSettings, ContextSettings
 from roadside.datasets.making import make_log
+from roadside.models.inference_worker import InferenceWorker
 from roadside.models.questions import Question
 from roadside.models.stages import Stage, decoder_of, final_head
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -105,6 +114,129 @@ def cut() -> Cut:
                 # The library's 0.02 leaves logits so flat that a wrong context could still pick the same token.
                 parameter.normal_(std=0.25)
     return cut_up(model, layers=5)
+
+
+PATIENCE_S = 20.0
+
+
+class Edge:
+    """Says what the test wants said, and hands over what comes back."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.heard = bus.subscribe(topics.TOKEN, edge=bus.name)
+        self.lease = ""
+
+    async def hear(self) -> Any:
+        return (await asyncio.wait_for(anext(self.heard), PATIENCE_S)).body
+
+    async def introduce(self, model_hash: str = "abc", first_exit_layer: int = 2, hidden_size: int = 32) -> Any:
+        request = LeaseRequest(model_hash=model_hash, first_exit_layer=first_exit_layer, hidden_size=hidden_size)
+        self.bus.post(topics.CONTEXT, request, node="cloud-1")
+        answer = await self.hear()
+        if isinstance(answer, Lease):
+            self.lease = answer.lease
+        return answer
+
+    def send(self, session: str, hidden: Any, position: int = 0, rollback: int = 0, kept: int = 0) -> None:
+        chunk = ContextChunk(
+            session=session, rollback=rollback, position=position, hidden=pack(hidden, "float16"), kept=kept
+        )
+        self.bus.post(topics.CONTEXT, chunk, node="cloud-1")
+
+    def request(self, session: str, up_to: int, rollback: int = 0, remaining_ms: float = 10_000.0) -> None:
+        body = InferRequest(session=session, rollback=rollback, up_to=up_to, remaining_ms=remaining_ms)
+        self.bus.post(topics.INFER, body, node="cloud-1")
+
+    async def ask(self, session: str, up_to: int, **other: Any) -> Any:
+        self.request(session, up_to, **other)
+        return await self.hear()
+
+
+@pytest.fixture
+def edge_called(best_broker: Broker, fleet: str) -> Callable[[str], Any]:
+    """An edge by its name."""
+
+    @asynccontextmanager
+    async def called(name: str) -> AsyncIterator[Edge]:
+        async with Bus(url=best_broker.url, fleet=fleet, name=name) as bus:
+            edge = Edge(bus)
+            await edge.heard.active.wait()
+            yield edge
+
+    return called
+
+
+@pytest.fixture
+async def edge(edge_called: Callable[[str], Any]) -> AsyncIterator[Edge]:
+    async with edge_called("edge-x") as edge:
+        yield edge
+
+
+@pytest.fixture
+def cloud(best_broker: Broker, fleet: str, cut: Any) -> Callable[..., Any]:
+    """Runs a cloud's context server; `compute` stands for its inference thread."""
+
+    @asynccontextmanager
+    async def running(
+        *,
+        grace_ms: float = 20.0,
+        max_batch: int = 16,
+        compute: Any = None,
+        parts: dict[str, Any] | None = None,
+        **limits: Any,
+    ) -> AsyncIterator[ContextServer]:
+        worker = InferenceWorker()
+        parts = parts or {"parts": cut.parts, "model_hash": "abc"}
+        async with Bus(url=best_broker.url, fleet=fleet, name="cloud-1") as bus:
+            server = ContextServer(
+                bus=bus,
+                name="cloud-1",
+                compute=compute or worker.run_urgently,
+                slot_power_w=60.0,
+                settings=CollaborationSettings(ContextSettings(**limits), grace_ms, max_batch),
+                **parts,
+            )
+            task = asyncio.create_task(server.run())
+            await asyncio.wait({asyncio.ensure_future(server.active.wait()), task}, return_when="FIRST_COMPLETED")
+            yield server
+            task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled(), task.exception()
+            assert server.gauges() == {"contexts": 0, "context_bytes": 0}
+        worker.close()
+
+    return running
+
+
+class HeldComputer:
+    """An inference thread that begins only when the test lets it. asked: how much work it was given."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+        self.asked = 0
+
+    async def __call__(self, function: Callable[[], Any]) -> Any:
+        self.asked += 1
+        await self.free.wait()
+        return function()
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Gives the event loop time until a condition holds."""
+
+    async def holds(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():  # noqa: ASYNC110 - counters have no event
+                await asyncio.sleep(0.005)
+
+    return holds
+
+
+@pytest.fixture
+def held() -> HeldComputer:
+    return HeldComputer()
 
 
 Responder = Callable[[asyncio.StreamWriter, dict[str, Any]], Awaitable[None]]

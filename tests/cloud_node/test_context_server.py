@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -12,28 +10,18 @@ import pytest
 import torch
 from msgspec import structs
 from roadside.bus import topics
-from roadside.bus.broker import Broker
 from roadside.bus.kinds import EXPLAIN
 from roadside.bus.messages import (
     CloseContext,
-    ContextChunk,
-    InferRequest,
-    Lease,
     LeaseRefused,
-    LeaseRequest,
     Nack,
     TokenReply,
 )
-from roadside.bus.tensors import pack
-from roadside.bus.transport import Bus
-from roadside.cloud_node.collaboration import ContextServer
 from roadside.cloud_node.own_model import parts_of
-from roadside.cloud_node.settings import CollaborationSettings, ContextSettings
 from roadside.models import checkpoints
 from roadside.models.answering import cloud_answerer, edge_answerer
 from roadside.models.decoding import to_the_end
 from roadside.models.images import colour_card_jpeg
-from roadside.models.inference_worker import InferenceWorker
 from roadside.models.precision import to_float16
 from roadside.models.questions import Question
 
@@ -43,86 +31,7 @@ SEQUENCE = list(range(10, 26))
 BUNDLED = (checkpoints.bundled_model_path() / "config.json").is_file()
 
 
-class Edge:
-    """Says what the test wants said, and hands over what comes back."""
-
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
-        self.heard = bus.subscribe(topics.TOKEN, edge=bus.name)
-        self.lease = ""
-
-    async def hear(self) -> Any:
-        return (await asyncio.wait_for(anext(self.heard), PATIENCE_S)).body
-
-    async def introduce(self, model_hash: str = "abc", first_exit_layer: int = 2, hidden_size: int = 32) -> Any:
-        request = LeaseRequest(model_hash=model_hash, first_exit_layer=first_exit_layer, hidden_size=hidden_size)
-        self.bus.post(topics.CONTEXT, request, node="cloud-1")
-        answer = await self.hear()
-        if isinstance(answer, Lease):
-            self.lease = answer.lease
-        return answer
-
-    def send(self, session: str, hidden: Any, position: int = 0, rollback: int = 0, kept: int = 0) -> None:
-        chunk = ContextChunk(
-            session=session, rollback=rollback, position=position, hidden=pack(hidden, "float16"), kept=kept
-        )
-        self.bus.post(topics.CONTEXT, chunk, node="cloud-1")
-
-    def request(self, session: str, up_to: int, rollback: int = 0, remaining_ms: float = 10_000.0) -> None:
-        body = InferRequest(session=session, rollback=rollback, up_to=up_to, remaining_ms=remaining_ms)
-        self.bus.post(topics.INFER, body, node="cloud-1")
-
-    async def ask(self, session: str, up_to: int, **other: Any) -> Any:
-        self.request(session, up_to, **other)
-        return await self.hear()
-
-
-@pytest.fixture
-async def edge(best_broker: Broker, fleet: str) -> AsyncIterator[Edge]:
-    async with edge_called("edge-x", best_broker, fleet) as edge:
-        yield edge
-
-
-@asynccontextmanager
-async def edge_called(name: str, broker: Broker, fleet: str) -> AsyncIterator[Edge]:
-    async with Bus(url=broker.url, fleet=fleet, name=name) as bus:
-        edge = Edge(bus)
-        await edge.heard.active.wait()
-        yield edge
-
-
-@pytest.fixture
-def cloud(best_broker: Broker, fleet: str, cut: Any) -> Callable[..., Any]:
-    """Runs a cloud's context server; `compute` stands for its inference thread."""
-
-    @asynccontextmanager
-    async def running(
-        *, grace_ms: float = 20.0, compute: Any = None, parts: dict[str, Any] | None = None, **limits: Any
-    ) -> AsyncIterator[ContextServer]:
-        worker = InferenceWorker()
-        parts = parts or {"parts": cut.parts, "model_hash": "abc"}
-        async with Bus(url=best_broker.url, fleet=fleet, name="cloud-1") as bus:
-            server = ContextServer(
-                bus=bus,
-                name="cloud-1",
-                compute=compute or worker.run_urgently,
-                slot_power_w=60.0,
-                settings=CollaborationSettings(contexts=ContextSettings(**limits), grace_ms=grace_ms),
-                **parts,
-            )
-            task = asyncio.create_task(server.run())
-            await asyncio.wait({asyncio.ensure_future(server.active.wait()), task}, return_when="FIRST_COMPLETED")
-            yield server
-            task.cancel()
-            await asyncio.wait({task})
-            assert task.cancelled(), task.exception()
-            assert server.gauges() == {"contexts": 0, "context_bytes": 0}
-        worker.close()
-
-    return running
-
-
-async def test_an_answer_of_cloud_tokens_is_the_unsplit_models(cloud: Any, edge: Edge, cut: Any) -> None:
+async def test_an_answer_of_cloud_tokens_is_the_unsplit_models(cloud: Any, edge: Any, cut: Any) -> None:
     async with cloud() as server:
         lease = await edge.introduce()
         assert lease.session_ttl_ms == 10_000.0
@@ -144,7 +53,7 @@ async def test_an_answer_of_cloud_tokens_is_the_unsplit_models(cloud: Any, edge:
 
 
 @pytest.mark.skipif(not BUNDLED, reason="there is no bundled model")
-async def test_the_bundled_model_answers_as_in_full_mode(cloud: Any, edge: Edge) -> None:
+async def test_the_bundled_model_answers_as_in_full_mode(cloud: Any, edge: Any) -> None:
     whole, edge_side = cloud_answerer(), edge_answerer()
     question = Question(EXPLAIN.prompt, (colour_card_jpeg(),), {"Vehicle.Speed": 36.0}, max_tokens=20)
     expected = to_the_end(whole.begin(question, "cloud")).tokens
@@ -164,14 +73,14 @@ async def test_the_bundled_model_answers_as_in_full_mode(cloud: Any, edge: Edge)
     assert tuple(said) == expected
 
 
-async def test_an_edge_of_another_model_is_refused(cloud: Any, edge: Edge) -> None:
+async def test_an_edge_of_another_model_is_refused(cloud: Any, edge: Any) -> None:
     async with cloud():
         assert await edge.introduce(model_hash="another") == LeaseRefused(reason="model")
         assert await edge.introduce(first_exit_layer=1) == LeaseRefused(reason="split")
         assert await edge.introduce(hidden_size=64) == LeaseRefused(reason="hidden-size")
 
 
-async def test_what_is_missing_is_named_and_then_waited_for(cloud: Any, edge: Edge, cut: Any) -> None:
+async def test_what_is_missing_is_named_and_then_waited_for(cloud: Any, edge: Any, cut: Any) -> None:
     hidden = cut.hidden(SEQUENCE)
     async with cloud():
         await edge.introduce()
@@ -186,7 +95,7 @@ async def test_what_is_missing_is_named_and_then_waited_for(cloud: Any, edge: Ed
         assert (await edge.ask(session, 16)).tokens[0] == cut.next_token(SEQUENCE)
 
 
-async def test_a_request_waits_for_what_is_on_its_way_and_holds_up_nobody(cloud: Any, edge: Edge, cut: Any) -> None:
+async def test_a_request_waits_for_what_is_on_its_way_and_holds_up_nobody(cloud: Any, edge: Any, cut: Any) -> None:
     hidden = cut.hidden(SEQUENCE)
     async with cloud(grace_ms=PATIENCE_S * 1000):
         await edge.introduce()
@@ -200,7 +109,7 @@ async def test_a_request_waits_for_what_is_on_its_way_and_holds_up_nobody(cloud:
         assert (reply.session, reply.tokens[0]) == (early, cut.next_token(SEQUENCE))
 
 
-async def test_a_repeated_request_is_answered_again_not_computed_again(cloud: Any, edge: Edge, cut: Any) -> None:
+async def test_a_repeated_request_is_answered_again_not_computed_again(cloud: Any, edge: Any, cut: Any) -> None:
     async with cloud() as server:
         await edge.introduce()
         session = f"{edge.lease}.1"
@@ -210,7 +119,7 @@ async def test_a_repeated_request_is_answered_again_not_computed_again(cloud: An
         assert server.counters["tokens"] == 1
 
 
-async def test_after_a_roll_back_the_other_continuation_is_answered(cloud: Any, edge: Edge, cut: Any) -> None:
+async def test_after_a_roll_back_the_other_continuation_is_answered(cloud: Any, edge: Any, cut: Any) -> None:
     other = [*SEQUENCE[:10], 50, 51, 52]
     async with cloud() as server:
         await edge.introduce()
@@ -225,28 +134,10 @@ async def test_after_a_roll_back_the_other_continuation_is_answered(cloud: Any, 
         assert server.counters["requests.stale"] == server.counters["chunks.stale"] == 1
 
 
-class HeldComputer:
-    """An inference thread that begins only when the test lets it."""
-
-    def __init__(self) -> None:
-        self.free = asyncio.Event()
-        self.asked = 0
-
-    async def __call__(self, function: Callable[[], Any]) -> Any:
-        self.asked += 1
-        await self.free.wait()
-        return function()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Give the event loop time until a condition holds."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - counters have no event
-            await asyncio.sleep(0.005)
-
-
-async def test_nothing_is_computed_for_a_request_whose_time_is_over(cloud: Any, edge: Edge, cut: Any) -> None:
-    computer = HeldComputer()
+async def test_nothing_is_computed_for_a_request_whose_time_is_over(
+    cloud: Any, edge: Any, cut: Any, held: Any, until: Any
+) -> None:
+    computer = held
     async with cloud(compute=computer) as server:
         await edge.introduce()
         session = f"{edge.lease}.1"
@@ -261,8 +152,10 @@ async def test_nothing_is_computed_for_a_request_whose_time_is_over(cloud: Any, 
         assert (await edge.ask(session, 16)).tokens[0] == cut.next_token(SEQUENCE)
 
 
-async def test_requests_that_wait_for_one_session_are_computed_in_one_batch(cloud: Any, edge: Edge, cut: Any) -> None:
-    computer = HeldComputer()
+async def test_requests_that_wait_for_one_session_are_computed_in_one_batch(
+    cloud: Any, edge: Any, cut: Any, held: Any, until: Any
+) -> None:
+    computer = held
     async with cloud(compute=computer) as server:
         await edge.introduce()
         session = f"{edge.lease}.1"
@@ -284,10 +177,8 @@ async def test_requests_that_wait_for_one_session_are_computed_in_one_batch(clou
         await until(lambda: server.counters["requests.overtaken"] == 1)
 
 
-async def test_one_edges_context_is_never_served_to_another(
-    cloud: Any, edge: Edge, cut: Any, best_broker: Broker, fleet: str
-) -> None:
-    async with cloud() as server, edge_called("edge-y", best_broker, fleet) as other:
+async def test_one_edges_context_is_never_served_to_another(cloud: Any, edge: Any, cut: Any, edge_called: Any) -> None:
+    async with cloud() as server, edge_called("edge-y") as other:
         await edge.introduce()
         await other.introduce()
         session = f"{edge.lease}.1"
@@ -303,7 +194,7 @@ async def test_one_edges_context_is_never_served_to_another(
         assert (await edge.ask(session, 16)).tokens[0] == cut.next_token(SEQUENCE)
 
 
-async def test_garbage_is_counted_and_the_session_goes_on(cloud: Any, edge: Edge, cut: Any) -> None:
+async def test_garbage_is_counted_and_the_session_goes_on(cloud: Any, edge: Any, cut: Any) -> None:
     async with cloud(max_positions=64) as server:
         await edge.introduce()
         session, absurd = f"{edge.lease}.1", f"{edge.lease}.2"
@@ -317,7 +208,7 @@ async def test_garbage_is_counted_and_the_session_goes_on(cloud: Any, edge: Edge
         assert server.counters["chunks.refused.shape"] == server.counters["chunks.refused.session"] == 1
 
 
-async def test_a_contradiction_is_told_at_once_and_to_every_request(cloud: Any, edge: Edge, cut: Any) -> None:
+async def test_a_contradiction_is_told_at_once_and_to_every_request(cloud: Any, edge: Any, cut: Any) -> None:
     async with cloud():
         await edge.introduce()
         session = f"{edge.lease}.1"
@@ -327,7 +218,7 @@ async def test_a_contradiction_is_told_at_once_and_to_every_request(cloud: Any, 
         assert (await edge.ask(session, 16)).reason == "conflict"
 
 
-async def test_silent_contexts_are_forgotten(cloud: Any, edge: Edge, cut: Any) -> None:
+async def test_silent_contexts_are_forgotten(cloud: Any, edge: Any, cut: Any, until: Any) -> None:
     async with cloud(session_ttl_s=0.1) as server:
         await edge.introduce()
         edge.send(f"{edge.lease}.1", cut.hidden(SEQUENCE))
@@ -335,7 +226,7 @@ async def test_silent_contexts_are_forgotten(cloud: Any, edge: Edge, cut: Any) -
         assert (await edge.ask(f"{edge.lease}.1", 16)).reason == "unknown-session"
 
 
-async def test_a_restarted_cloud_knows_no_session(cloud: Any, edge: Edge, cut: Any) -> None:
+async def test_a_restarted_cloud_knows_no_session(cloud: Any, edge: Any, cut: Any) -> None:
     async with cloud():
         await edge.introduce()
         before = f"{edge.lease}.1"
@@ -351,7 +242,7 @@ async def test_a_restarted_cloud_knows_no_session(cloud: Any, edge: Edge, cut: A
 
 
 async def test_a_cache_that_cannot_go_back_costs_its_own_session_only(
-    cloud: Any, edge: Edge, cut: Any, monkeypatch: pytest.MonkeyPatch
+    cloud: Any, edge: Any, cut: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers.cache_utils import DynamicLayer
 
