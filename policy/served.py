@@ -31,6 +31,9 @@ ABLATIONS = (
     "ddpg-straight-through",
 )
 
+# DDPG that has also met edges which answer together with a cloud, and sets the knobs.
+COLLABORATIVE = "ddpg-collaborative"
+
 _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 0.5, 1.0
 _SMALLEST_FRAME_SCALE = 0.25
 
@@ -97,6 +100,7 @@ def _serve(name: str, options: PolicyOptions) -> ServedPolicy:
 
 
 # ddpg (training/ddpg.py) minds what a choice does to later tasks; bandit (training/bandit.py), the same network, only
-# what it brings its own. Of the ablations those are known that have been trained.
-for _name in ("ddpg", "bandit", *(ablation for ablation in ABLATIONS if bundled_weights(ablation).exists())):
+# what it brings its own. Of the others those are known that have been trained.
+_OTHERS = (COLLABORATIVE, *ABLATIONS)
+for _name in ("ddpg", "bandit", *(name for name in _OTHERS if bundled_weights(name).exists())):
     register(_name)(partial(_serve, _name))

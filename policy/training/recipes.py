@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...bus.errors import ConfigurationError
-from ..served import ABLATIONS
+from ..environment.constants import Scenario
+from ..served import ABLATIONS, COLLABORATIVE
 from .ddpg import DdpgOptions
 from .placement import Variety
 
@@ -18,6 +19,7 @@ class Recipe:
     """total_steps: decisions to learn from. scaling_steps: further ones, by the guide, that fix the inputs' scaling.
 
     prior_weight: of the expected utility in a score. sampled: whether the actor's choice is relaxed by a draw.
+    scenarios: of the environment's constants, of which each episode has one; knobs: 2 where they are to be learnt.
     noise_deviation: of the exploration noise, in units of the score.
     validate_every_steps: decisions between two looks at the validation episodes; the best weights are kept.
     """
@@ -27,6 +29,7 @@ class Recipe:
     scaling_steps: int = 2_400
     prior_weight: float = 10.0
     sampled: bool = False
+    scenarios: tuple[Scenario, ...] = ("headline",)
     knobs: int = 0
     noise: NoiseName = "diffusion"
     noise_deviation: float = 0.5
@@ -52,7 +55,7 @@ class Recipe:
 
 
 def recipe_of(name: str, *, quick: bool = False) -> Recipe:
-    """The recipe of "ddpg", "bandit" or an ablation; ConfigurationError for another name.
+    """The recipe of a policy of policy/served.py; ConfigurationError for another name.
 
     quick: a tenth of the decisions, to see that it works.
     """
@@ -68,6 +71,7 @@ def recipe_of(name: str, *, quick: bool = False) -> Recipe:
             noise_deviation=0.05,
             ddpg=replace(ddpg, discount=0.0, steps=1),
         ),
+        COLLABORATIVE: replace(recipe, scenarios=("headline", "collaborative"), knobs=2),
         "ddpg-1-step": replace(recipe, ddpg=replace(ddpg, steps=1)),
         "ddpg-gaussian-noise": replace(recipe, noise="gaussian"),
         "ddpg-ornstein-uhlenbeck-noise": replace(recipe, noise="ornstein-uhlenbeck"),
@@ -75,7 +79,7 @@ def recipe_of(name: str, *, quick: bool = False) -> Recipe:
         "ddpg-no-memory": replace(recipe, variety=replace(recipe.variety, remembers=False)),
         "ddpg-straight-through": replace(recipe, sampled=True),
     }
-    assert changed.keys() == {"ddpg", "bandit", *ABLATIONS}
+    assert changed.keys() == {"ddpg", "bandit", COLLABORATIVE, *ABLATIONS}
     if name not in changed:
         raise ConfigurationError(f"no recipe for a policy {name!r}; there are {', '.join(changed)}")
     found = changed[name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,7 +102,8 @@ def train(
         columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn())
         progress = Progress(*columns, console=Console(stderr=True))
     with progress:
-        run = PolicyTraining(policy, recipe, seed, load_constants(environment), partial)
+        scenarios = [load_constants(environment, scenario=scenario) for scenario in recipe.scenarios]
+        run = PolicyTraining(policy, recipe, seed, scenarios, partial)
         bar = progress.add_task(f"training {policy}", total=recipe.total_steps, note="")
         while not run.finished:
             note = run.advance()
@@ -114,12 +116,14 @@ def train(
 class PolicyTraining:
     """One training, from wherever its folder says that it stands."""
 
-    def __init__(self, policy: str, recipe: Recipe, seed: int, constants: EnvironmentConstants, partial: Path) -> None:
-        self._policy, self._recipe, self._seed, self._constants = policy, recipe, seed, constants
-        self._partial = partial
+    def __init__(
+        self, policy: str, recipe: Recipe, seed: int, scenarios: Sequence[EnvironmentConstants], partial: Path
+    ) -> None:
+        self._policy, self._recipe, self._seed, self._partial = policy, recipe, seed, partial
+        self._scenarios = scenarios
         self.progression = Progression()
         torch.manual_seed(seed)
-        domain = PlacementDomain([constants], recipe.variety, knobs=recipe.knobs, discount=recipe.ddpg.discount)
+        domain = PlacementDomain(self._scenarios, recipe.variety, knobs=recipe.knobs, discount=recipe.ddpg.discount)
         agent, self._served, noise = _build(recipe, _guided_rows(domain, recipe.scaling_steps, seed))
         self.training = Training(agent, domain, noise, total_steps=recipe.total_steps, seed=seed)
         self._resume()
@@ -127,6 +131,10 @@ class PolicyTraining:
     @property
     def finished(self) -> bool:
         return self.training.finished
+
+    @property
+    def _environment_hash(self) -> str:
+        return "+".join(constants.sha256 for constants in self._scenarios)
 
     def advance(self) -> str:
         """Play an episode, and validate and save where it is time; returns a note for people."""
@@ -162,11 +170,11 @@ class PolicyTraining:
             "cpu_minutes": round(progression.cpu_s / 60, 2),
             "recipe": asdict(self._recipe),
         }
-        return self._served.weights(self._constants.sha256, notes)
+        return self._served.weights(self._environment_hash, notes)
 
     def _validate(self) -> None:
-        network = self._served.weights(self._constants.sha256, {})
-        utility = validate(network, self._constants)
+        network = self._served.weights(self._environment_hash, {})
+        utility = float(np.mean([validate(network, constants) for constants in self._scenarios]))
         best = max((earlier for _, earlier in self.progression.validations), default=-np.inf)
         self.progression.validations.append((self.training.steps, utility))
         if utility > best:

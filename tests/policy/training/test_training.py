@@ -43,7 +43,7 @@ def one_validation(monkeypatch):
 @pytest.mark.parametrize("policy", ["ddpg", "bandit"])
 def test_a_little_training_is_much_better_than_greed_where_reports_are_old(policy, tmp_path, one_validation):
     recipe = tiny(policy, total_steps=2400)
-    training = PolicyTraining(policy, recipe, 0, load_constants(), tmp_path)
+    training = PolicyTraining(policy, recipe, 0, [load_constants()], tmp_path)
     start = utility(training.weights())
     while not training.finished:
         training.advance()
@@ -57,11 +57,11 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path, one_vali
     for name, stops_after in (("whole", None), ("stopped", 300)):
         folder = tmp_path / name
         folder.mkdir()
-        training = PolicyTraining("ddpg", recipe, 7, constants, folder)
+        training = PolicyTraining("ddpg", recipe, 7, [constants], folder)
         while not training.finished:
             training.advance()
             if training.training.steps == stops_after:
-                training = PolicyTraining("ddpg", recipe, 7, constants, folder)
+                training = PolicyTraining("ddpg", recipe, 7, [constants], folder)
                 assert training.training.steps == stops_after
         weights.append(training.weights().arrays)
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
