@@ -145,15 +145,14 @@ class Replay:
 
     def _note_question(self, ask: Ask) -> None:
         sending_ms = self._clock.now_ms - self._sending_since_ms if self._unasked_bytes else 0.0
-        self._asked.append((self._clock.now_ms, self._unasked_bytes, sending_ms, ask.generate > 0))
+        is_first = not self._asked
+        self._asked.append((self._clock.now_ms, self._unasked_bytes, sending_ms, is_first or ask.generate > 0))
         self._unasked_bytes = 0
 
     def _read(self, sent: Sent) -> CloudReply:
         self._handle_message()
-        asked_ms, sent_bytes, sending_ms, is_generated = self._asked[sent.number]
-        self._on_timed(
-            Timed(sent.at_ms - asked_ms, sent.queue_ms, sent.compute_ms, sent_bytes, sending_ms, is_generated)
-        )
+        asked_ms, sent_bytes, sending_ms, ran_more = self._asked[sent.number]
+        self._on_timed(Timed(sent.at_ms - asked_ms, sent.queue_ms, sent.compute_ms, sent_bytes, sending_ms, ran_more))
         return sent.reply
 
     def _handle_message(self) -> None:

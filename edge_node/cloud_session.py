@@ -54,8 +54,8 @@ class _Asked:
     """A question of the present sequence. Times are seconds of the monotonic clock.
 
     asked_s: or when the last piece of a generated answer came. until_s: when the cloud counts as silent.
-    sent_bytes, sending_since_s: of context just before it. received: tokens of a generated answer that have come.
-    is_open: a reply is still wanted.
+    sent_bytes, sending_since_s: of context just before it. is_first: of its session. received: tokens of a generated
+    answer that have come. is_open: a reply is still wanted.
     """
 
     ask: Ask
@@ -63,6 +63,7 @@ class _Asked:
     until_s: float
     sent_bytes: int
     sending_since_s: float
+    is_first: bool
     received: int = 0
     is_open: bool = True
     was_answered: bool = False
@@ -293,7 +294,9 @@ class BusCloudSession:
             return
         now_s = time.monotonic()
         sending_since_s = self._sending_since_s if self._sent_bytes else now_s
-        asked = _Asked(ask, now_s, self._silent_at_s(now_s), self._sent_bytes, sending_since_s)
+        asked = _Asked(
+            ask, now_s, self._silent_at_s(now_s), self._sent_bytes, sending_since_s, is_first=not self._requests
+        )
         self._sent_bytes = 0
         if asked.until_s <= now_s:
             self._give_up("out-of-time")
@@ -369,7 +372,7 @@ class BusCloudSession:
             compute_ms=reply.compute_ms,
             sent_bytes=asked.sent_bytes,
             sending_ms=(asked.asked_s - asked.sending_since_s) * 1000,
-            is_generated=asked.ask.generate > 0,
+            ran_more=asked.is_first or asked.ask.generate > 0,
         )
         self._meter.take(timed)
 

@@ -19,7 +19,7 @@ class Timed:
 
     took_ms: between the two; queue_ms, compute_ms: of that at the cloud, as it says.
     sent_bytes: context that went up just before the question; sending_ms: how long before the question that began.
-    is_generated: the cloud was to go on alone, so that what it computed is more than one token or batch.
+    ran_more: than a batch of tokens: the prompt, which a session's first question is behind, or a whole answer.
     """
 
     took_ms: float
@@ -27,7 +27,7 @@ class Timed:
     compute_ms: float
     sent_bytes: int
     sending_ms: float
-    is_generated: bool = False
+    ran_more: bool = False
 
     @property
     def on_the_way_ms(self) -> float:
@@ -59,7 +59,7 @@ class LinkMeter:
     def take(self, timed: Timed) -> None:
         """Learn from a question that was answered."""
         self.wait_ms = _smoothed(self.wait_ms, timed.queue_ms)
-        if not timed.is_generated:
+        if not timed.ran_more:
             self.compute_ms = _smoothed(self.compute_ms, timed.compute_ms)
         if timed.sent_bytes >= _LEAST_BYTES_FOR_A_RATE and self._has_round_trip:
             self._take_rate(timed)
