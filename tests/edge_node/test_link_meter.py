@@ -1,4 +1,4 @@
-"""An edge learns round trip and rate from its own questions, whatever of the way was taken by context before them."""
+"""What an edge makes of timed questions; no clock, no network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from roadside.edge_node.link_meter import LinkMeter, Timed
+
+ROUND_TRIP_MS = 40.0
+MS_PER_BYTE = 8e-4  # 10 Mbps
+
+
+def small(way_ms: float = ROUND_TRIP_MS) -> Timed:
+    return Timed(took_ms=way_ms + 30.0, queue_ms=2.0, compute_ms=28.0, sent_bytes=100, sending_ms=0.0)
+
+
+def large(sent_bytes: int, sending_ms: float = 0.0, **more: bool) -> Timed:
+    """A question behind so much context, over the link above, whose sending began so long before."""
+    still_sending_ms = max(0.0, sent_bytes * MS_PER_BYTE - sending_ms)
+    return Timed(ROUND_TRIP_MS + still_sending_ms + 30.0, 2.0, 28.0, sent_bytes, sending_ms, **more)
 
 
 def over(
@@ -38,13 +51,55 @@ def test_an_ideal_link_is_measured_as_it_is(round_trip_ms: float, uplink_bps: fl
     assert (meter.wait_ms > 0, meter.compute_ms) == (True, pytest.approx(28.0))
 
 
-def test_context_that_was_up_before_the_question_says_how_fast_the_link_is_at_least():
+@given(st.lists(st.builds(large, st.integers(20_000, 400_000), st.floats(0, 10)), min_size=15, max_size=30))
+def test_rate_and_round_trip_are_told_apart(questions: list[Timed]) -> None:
     meter = LinkMeter()
-    meter.take(over(20.0, 1e9, 0))
-    meter.take(over(20.0, 1e9, 300_000, sending_ms=30.0))
-    assert meter.uplink_bps == pytest.approx(80e6)
-    meter.take(over(20.0, 1e9, 300_000, sending_ms=300.0))
-    assert meter.uplink_bps == pytest.approx(80e6), "no worse for an edge that was slow to ask"
+    meter.take(small())
+    for question in questions:
+        meter.take(question)
+        meter.take(small())
+    assert meter.round_trip_ms == pytest.approx(ROUND_TRIP_MS, rel=0.02)
+    assert meter.uplink_bps == pytest.approx(10e6, rel=0.1)
+
+
+def test_context_that_was_up_before_the_question_only_bounds_the_rate_from_below() -> None:
+    meter = LinkMeter()
+    meter.take(small())
+    meter.take(large(8_000, sending_ms=20.0))
+    assert meter.uplink_bps is None
+    meter.take(large(100_000))
+    slow = meter.uplink_bps
+    assert slow is not None
+    meter.take(Timed(ROUND_TRIP_MS + 30.0, 2.0, 28.0, sent_bytes=100_000, sending_ms=2.0))
+    assert meter.uplink_bps is not None
+    assert meter.uplink_bps > slow
+
+
+def test_a_first_question_behind_a_prompt_does_not_stay_the_round_trip() -> None:
+    """Where every question comes behind context, the quickest of them is at least as slow as the round trip."""
+    meter = LinkMeter()
+    meter.take(large(500_000))
+    assert meter.round_trip_ms > 400
+    meter.take(large(8_000, sending_ms=20.0))
+    assert meter.round_trip_ms == pytest.approx(ROUND_TRIP_MS)
+
+
+def test_a_link_that_stood_still_once_does_not_spoil_the_picture() -> None:
+    meter = LinkMeter()
+    for _ in range(5):
+        meter.take(small())
+    meter.take(small(way_ms=30_000.0))
+    assert meter.round_trip_ms < 1.3 * ROUND_TRIP_MS
+    for _ in range(30):
+        meter.take(small(way_ms=4 * ROUND_TRIP_MS))
+    assert meter.round_trip_ms == pytest.approx(4 * ROUND_TRIP_MS, rel=0.05)
+
+
+def test_what_a_whole_answer_takes_is_not_what_a_batch_takes() -> None:
+    meter = LinkMeter()
+    meter.take(small())
+    meter.take(Timed(600.0, 0.0, 550.0, sent_bytes=8_000, sending_ms=0.0, ran_more=True))
+    assert meter.compute_ms == 28.0
 
 
 def test_a_link_that_becomes_slow_is_noticed_and_forgotten_again():
