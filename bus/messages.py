@@ -205,8 +205,8 @@ class Decision(Part, frozen=True):
 
     exit_threshold: confidence at which an edge's early exits may speak; None: the node's or the vehicle's own.
     frame_scale: of the picture's sides before it is sent.
-    weights: whose weights scored the candidates, and which version of them ("learner-1 v3"); empty where they came
-        with the program, and where no weights did.
+    weights: whose weights the policy had, and which version of them ("learner-1 v3"), whether or not the guard overruled
+        it; empty where they came with the program, and where it has none.
     """
 
     policy: Label

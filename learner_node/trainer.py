@@ -57,7 +57,7 @@ class Trainer:
         torch.set_num_threads(1)
         self._configuration = configuration
         options = LearnerOptions(
-            algorithm=configuration.policy,
+            algorithm="bandit" if configuration.policy == "bandit" else "ddpg",
             patience_s=configuration.patience_s,
             least_held_out=configuration.least_held_out,
             watched=configuration.watched,

@@ -108,7 +108,7 @@ class Guard:
             candidates=candidates.rows(choice.scores),
             exit_threshold=choice.knobs.exit_threshold,
             frame_scale=choice.knobs.frame_scale,
-            weights=self._weighted.weights_label if self._weighted is not None and not overruled else "",
+            weights="" if self._weighted is None else self._weighted.weights_label,
         )
 
     def observe(self, outcome: Outcome) -> None:

@@ -59,6 +59,9 @@ class Bandit:
         for group in self._optimiser.param_groups:
             group["lr"] = share * self.options.critic_learning_rate
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
     def state_dict(self) -> dict[str, Any]:
         return {"model": self.model.state_dict(), "optimiser": self._optimiser.state_dict()}
 

@@ -240,6 +240,9 @@ class Ddpg(Generic[ActorKind]):
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        return self.actor, self.critic, self.target_actor, self.target_critic
+
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {
             "actor": self.actor,

@@ -31,8 +31,9 @@ from .comparison import Comparison, compare
 from .ddpg import Ddpg, DdpgOptions
 from .experience_stream import Decided, ExperienceStream
 from .replay import Replay
-from .set_networks import SetActor, SetCritic, restore
+from .set_networks import SetActor, SetCritic, SetNetwork, restore
 
+_SPANNED = (0.005, 0.995)
 CURRENT_FILE, PREVIOUS_FILE, STATE_FILE = "current.npz", "previous.npz", "learner.pt"
 
 
@@ -145,6 +146,7 @@ class PolicyLearner:
             return self._judge_promotion()
         if len(self._held_out) < self._options.least_held_out:
             return Verdict("none", f"{len(self._held_out)} held-out decisions are too few to compare on")
+        self._widen()
         if len(self._since) < self._options.watched:
             return Verdict("none", f"{len(self._since)} outcomes of what is served are too few to judge a successor by")
         proposal = self.proposal()
@@ -170,6 +172,18 @@ class PolicyLearner:
         self._watching = False
         self._since.clear()
         self._save()
+
+    def _widen(self) -> None:
+        """Learn within what the fleet's features span, and let the next weights be trusted there.
+
+        All but the outermost of them, which may be some vehicle's error.
+        """
+        rows = np.concatenate([decided.observation[0] for decided in self._held_out])
+        lowest, highest = np.quantile(rows, _SPANNED, axis=0).astype(np.float32)
+        for network in (*self._agent.networks(), *self._reward_model.networks()):
+            for part in network.modules():
+                if isinstance(part, SetNetwork):
+                    part.widen(lowest, highest)
 
     def _judge_promotion(self) -> Verdict:
         if len(self._since) < self._options.watched:

@@ -61,6 +61,11 @@ class SetNetwork(nn.Module):
         ):
             buffer.copy_(torch.from_numpy(values))
 
+    def widen(self, lowest: NDArray[np.float32], highest: NDArray[np.float32]) -> None:
+        """Take inputs between these, [len(INPUTS)], as they are from now on, besides those that already were."""
+        self.lowest.copy_(torch.minimum(self.lowest, torch.from_numpy(lowest)))
+        self.highest.copy_(torch.maximum(self.highest, torch.from_numpy(highest)))
+
     def forward(self, observation: Tensors, extras: Tensor | None = None) -> Tensor:
         """[B, n, outputs]"""
         inputs, allowed = observation

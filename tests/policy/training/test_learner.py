@@ -151,6 +151,44 @@ def test_what_is_not_better_is_not_promoted(tmp_path):
     assert verdict.comparison is not None
 
 
+def test_what_is_promoted_may_be_trusted_wherever_the_fleet_has_been(tmp_path):
+    start, rate = greedy(), FEATURES.index("tokens_per_second_per_60")
+    start.arrays["lowest"][:], start.arrays["highest"][:] = 0.0, 0.3
+    options = LearnerOptions(patience_s=0.0, least_held_out=100, watched=150)
+    learner = PolicyLearner(tmp_path, start=start, options=options)
+    end = feed(learner, 0, 1000, rewards=(0.0, -0.2, 0.5))
+    learner.review()
+    assert learner.proposal().arrays["highest"][rate] == np.float32(0.3), "nothing was taken in yet"
+    learner.train(10, now_s=end)
+    learner.review()
+    learner.train(400, now_s=end)
+    learner.review()
+    highest = learner.proposal().arrays["highest"]
+    assert 0.95 < highest[rate] < 1.0, "nearly all of what features there were, between 0 and 1"
+    assert highest[INPUTS.index("slowness")] == np.float32(0.3), "and never less than before"
+    assert np.array_equal(learner.current.arrays["highest"], highest), "and it was promoted with them"
+
+
+@pytest.mark.parametrize("algorithm", ["ddpg", "bandit"])
+def test_both_algorithms_find_the_better_place(tmp_path, algorithm):
+    options = LearnerOptions(algorithm=algorithm, patience_s=0.0, least_held_out=100, watched=150)
+    learner = PolicyLearner(tmp_path, start=greedy(), options=options)
+    end = feed(learner, 0, 1000, rewards=(0.0, -0.2, 0.5))
+    learner.train(400, now_s=end)
+    assert learner.review().action == "promoted"
+    assert choice(learner.current) == 2
+
+
+def test_only_what_the_served_weights_have_decided_counts_for_or_against_them(tmp_path):
+    options = LearnerOptions(patience_s=0.0, least_held_out=100, watched=150)
+    learner = PolicyLearner(tmp_path, start=greedy(), options=options)
+    for number in range(1000):
+        foreign = experience(number, chosen=number % 3, utility=0.1)
+        learner.observe(f"task-{number}", "vehicle-1", foreign, by_current=False)
+    learner.train(1, now_s=1000)
+    assert "too few to judge a successor" in learner.review().reason
+
+
 def test_a_damaged_state_is_told_with_what_to_do(tmp_path):
     learner = PolicyLearner(tmp_path, start=greedy(), options=LearnerOptions(patience_s=0.0))
     end = feed(learner, 0, 100, rewards=(0.0, 0.0, 0.0))
