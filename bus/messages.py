@@ -141,10 +141,11 @@ class Timing(Part, frozen=True):
 class ContextUse(Part, frozen=True):
     """What an answer that edge and cloud made together cost between them.
 
-    positions: of the sequence, whose hidden states went up; each counts once, however often it was sent.
-    payload_bytes_up: those positions times hidden_size times two bytes of float16; bytes_up: all that was sent to the
-        cloud for this answer, with headers, requests and repetitions.
-    cloud_requests: tokens that the cloud was asked for. resent_positions: sent again after a Nack.
+    positions: that went up, as hidden states or in another form; once each, however often they were sent, but again
+        where the mode reads them anew.
+    payload_bytes_up: of those positions, without headers: hidden_size times two bytes each in float16; bytes_up: all
+        that was sent to the cloud for this answer, with headers, requests and repetitions.
+    cloud_requests: questions that the cloud was asked. resent_positions: sent again after a Nack.
     ended_alone: the cloud fell silent, and the edge said the rest by itself.
     """
 
@@ -205,8 +206,8 @@ class Decision(Part, frozen=True):
 
     exit_threshold: confidence at which an edge's early exits may speak; None: the node's or the vehicle's own.
     frame_scale: of the picture's sides before it is sent.
-    weights: whose weights the policy had, and which version of them ("learner-1 v3"), whether or not the guard overruled
-        it; empty where they came with the program, and where it has none.
+    weights: whose weights the policy had, and which version of them ("learner-1 v3"), also where the guard
+        overruled it; empty where they came with the program, and where it has none.
     """
 
     policy: Label
