@@ -91,6 +91,10 @@ def test_the_password_is_never_shown(tmp_path):
         ("[defaults]\nrate_hx = 1\n[[vehicle]]", "[defaults]: nobody here knows the key 'rate_hx'; did you mean"),
         ("[[vehicle]]\n[recorder]\nkeep_frames = 'all'", "recorder: --keep-frames takes none"),
         ("[[vehicle]]\nname = 'recorder'", "2 members are called 'recorder'"),
+        ("[[vehicle]]\npolicy_from = 'learner-9'", "this fleet has no learner of that name"),
+        ("[[learner]]\nstart = 'none.npz'", "learner-1: no weights at none.npz"),
+        ("[[learner]]\nfolder = 'x'\n[[learner]]\nfolder = 'x'", "folder x is learner-1's"),
+        ("[[learner]]\npolicy = 'linucb'", "invalid enum value 'linucb'"),
     ],
 )
 def test_one_thing_that_is_wrong_is_one_problem(tmp_path, text, says):
