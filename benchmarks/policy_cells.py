@@ -15,7 +15,7 @@ from ..policy.environment.constants import COMMITTED, EnvironmentConstants, Scen
 from ..policy.environment.environment import Environment, Summary, run_episode
 from ..policy.environment.observation import InFlight
 from ..policy.registry import PolicyOptions, make_policy
-from ..policy.served import ABLATIONS
+from ..policy.served import ABLATIONS, COLLABORATIVE
 from .trained import TRAINED, served, with_weights
 
 CLAIRVOYANT = "clairvoyant"
@@ -34,6 +34,7 @@ NAMES = (
     "linucb",
     "bandit",
     "ddpg",
+    COLLABORATIVE,
     CLAIRVOYANT,
 )
 LEARNS_NOTHING = ("static", "random", "jsq", "greedy-delay", "greedy-utility", "softmax-greedy")

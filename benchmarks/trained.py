@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..policy.base import Policy
-from ..policy.served import ABLATIONS, ServedPolicy
+from ..policy.served import ABLATIONS, COLLABORATIVE, ServedPolicy
 from ..policy.weights import bundled_weights, load_weights
 
-TRAINED = ("bandit", "ddpg")
+TRAINED = ("bandit", "ddpg", COLLABORATIVE)
 
 
 def with_weights(names: Iterable[str]) -> list[str]:

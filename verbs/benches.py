@@ -148,7 +148,7 @@ def bench_policy(
     plot: PlotFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Every policy in the simulated fleet, seed by seed on the same arrivals; twelve minutes, or two with --quick."""
+    """Every policy in the simulated fleet, seed by seed on the same arrivals; twenty minutes, or two with --quick."""
     _end_as_by_ctrl_c()
     from ..benchmarks.policy import measure_policy, plan_of
     from ..benchmarks.policy_plot import plot_policy

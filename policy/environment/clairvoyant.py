@@ -2,7 +2,8 @@
 
 It sees every queue as it is, every task to come and how each will turn out, and rolls out the greedy policy with that
 knowledge: for each row that may be taken, what this task and the next ones would come to together. It is not quite a
-bound, since a longer look or a better policy in the roll-out might find a little more; nothing here comes near it.
+bound: a longer look or a better policy in the roll-out would find more, and where there is more to do than the fleet
+can, a policy that gives some tasks up may pass it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from roadside.bus.errors import ConfigurationError
 from roadside.policy.registry import PolicyOptions
 from roadside.verbs.options import print_bench
 
-PLAN = replace(PolicyPlan(), edges=(3, 5), heartbeats_s=(0.0, 0.5), seeds=2, tasks=40, clairvoyant_seeds=(2, 1))
+PLAN = replace(PolicyPlan(), edges=(3, 5), heartbeats_s=(0.0, 0.5), seeds=2, tasks=40)
 
 
 @pytest.fixture(scope="module")
