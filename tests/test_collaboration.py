@@ -122,7 +122,17 @@ FORMS: dict[str, dict[str, Any]] = {
 PATIENT = {"cloud_timeout_ms": 20_000.0}
 
 
-@pytest.mark.parametrize("settings", FORMS.values(), ids=FORMS)
+# Those that have most in common with others wait for `make test-slow`.
+QUICK = ("cloud", "through", "through, token ids up")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(settings, marks=() if name in QUICK else pytest.mark.slow, id=name)
+        for name, settings in FORMS.items()
+    ],
+)
 async def test_every_mode_says_what_the_unsplit_model_says(best_broker, fleet, settings):
     """The lossless ones with the exits' own thresholds, the others with exits that are never sure."""
     whole = cloud_answerer(None)
