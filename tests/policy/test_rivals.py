@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ def _tried(policy: CsUcbPolicy, candidates: Candidates, rewards: list[float]) ->
 
 
 def test_cs_ucb_compares_satisfied_arms_by_equation_6():
-    quiet = {"in_flight": [0.0] * 5, "link_wait_ms": [0.0] * 5, "slots": [2.0] * 5}
+    quiet: dict[str, Any] = {"in_flight": [0.0] * 5, "link_wait_ms": [0.0] * 5, "slots": [2.0] * 5}
     candidates = table(4, **quiet)
     policy = CsUcbPolicy(OPTIONS, CsUcbSettings(delta=0.3, slots_limit=3.0))
     _tried(policy, candidates, [0.1, 0.2, 0.3, 0.4, 0.35])
@@ -241,7 +242,7 @@ def test_cs_ucb_tries_every_arm_and_learns_equation_4():
 
 def test_active_inference_comes_to_prefer_what_comes_in_time():
     """Where doubt is all there is, it draws; once one row has been late and another not, it knows."""
-    same = {"quality": [0.8] * 5, "compute_wait_ms": [0.0] * 5, "link_wait_ms": [0.0] * 5}
+    same: dict[str, Any] = {"quality": [0.8] * 5, "compute_wait_ms": [0.0] * 5, "link_wait_ms": [0.0] * 5}
     candidates = table(5, **same)
     policy = ActiveInferencePolicy(OPTIONS, ActiveInferenceSettings(precision=8.0, energy_cost=0.0))
     before = Counter(decide(policy, candidates).index for _ in range(500))
