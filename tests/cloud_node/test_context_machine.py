@@ -326,5 +326,5 @@ def fleet_of(cut: Any) -> type[RuleBasedStateMachine]:
 def test_a_token_is_the_models_own_whatever_network_and_cloud_did(cut: Any) -> None:
     run_state_machine_as_test(
         fleet_of(cut),
-        settings=settings(max_examples=80, stateful_step_count=50, deadline=None),
+        settings=settings(max_examples=150, stateful_step_count=50, deadline=None),
     )
