@@ -37,7 +37,7 @@ def configuration(best_broker, fleet, tmp_path) -> LearnerConfiguration:
         round_interval_s=0.05,
         updates_per_outcome=1.0,
         review_outcomes=100,
-        patience_s=0.0,
+        patience_s=2.5,  # longer than the longest latency told, so that nothing comes too late
         least_held_out=50,
         watched=60,
     )
