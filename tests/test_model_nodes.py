@@ -47,7 +47,11 @@ async def answers(url: str, fleet: str, run, configuration, tasks: list[Task]) -
         assert announced.body.model_hash
         for each in tasks:
             await bus.publish(topics.TASK, each, node=configuration.name)
-        heard = [(await asyncio.wait_for(anext(results), 60)).body for _ in tasks]
+        heard: list[Result] = []
+        while len(heard) < len(tasks):
+            result = (await asyncio.wait_for(anext(results), 60)).body
+            if result.final:  # a slow machine also streams first words
+                heard.append(result)
         stop.set()
         await asyncio.wait_for(running, 60)
     return heard
