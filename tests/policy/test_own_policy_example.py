@@ -20,3 +20,10 @@ def test_a_policy_of_ones_own_plays_in_the_simulated_fleet():
 
 def test_it_takes_fewer_than_forty_lines():
     assert len(EXAMPLE.read_text().splitlines()) < 40
+
+
+def test_the_guide_shows_the_same_policy():
+    source = EXAMPLE.read_text().splitlines()
+    policy = source[source.index('@register("patient")') : source.index('if __name__ == "__main__":')]
+    shown = "\n".join(f"    {line}".rstrip() for line in policy).strip()
+    assert shown in (EXAMPLE.parents[1] / "docs" / "policies.md").read_text()
