@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from roadside.bus.errors import ConfigurationError
 from roadside.bus.fleet_file import is_fleet, member_values, read_fleet
@@ -130,6 +130,8 @@ VALUES = st.recursive(
 )
 
 
+# The strategy is slow to be built, the more so on a busy machine; what it draws is not too much.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["fleet", "defaults", "edge", "cloud", "vehicle", "zzz"]), VALUES))
 def test_whatever_stands_in_a_file_is_read_or_named(document):
     fleet = read_fleet(document)

@@ -43,8 +43,8 @@ def train_ours(seed: int, *, diffusion: bool = False) -> float:
 
 
 def train_oracle(seed: int) -> float:
-    from stable_baselines3 import DDPG
-    from stable_baselines3.common.noise import NormalActionNoise
+    from stable_baselines3 import DDPG  # pyright: ignore[reportMissingImports]
+    from stable_baselines3.common.noise import NormalActionNoise  # pyright: ignore[reportMissingImports]
 
     model = DDPG(
         "MlpPolicy",
