@@ -21,17 +21,20 @@ from .decoding import (
     UploadTokens,
     Wait,
 )
+from .energy import EnergyMeter
 from .inference_worker import Worker
 from .questions import Answer
 
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What came of it. answer: None where it was broken off. computed_ms: on this node; waited_ms: for the cloud."""
+    """What came of it. answer: None where it was broken off. computed_ms, energy_j: on this node; waited_ms: for the
+    cloud."""
 
     answer: Answer | None
     computed_ms: float
     waited_ms: float
+    energy_j: float
 
 
 class _BrokenOff:
@@ -42,6 +45,7 @@ async def drive(
     steps: Steps[Answer],
     worker: Worker,
     *,
+    meter: EnergyMeter,
     rank: int,
     cancelled: Callable[[], bool],
     session: CloudSession | None = None,
@@ -53,16 +57,18 @@ async def drive(
     inference thread, what is made on the way.
     Raises what the steps raise (MessageRefused for an unusable image).
     """
-    computed_s = waited_s = 0.0
+    computed_s = waited_s = energy_j = 0.0
     reply: CloudReply | None = None
 
     def advance() -> Wait | Spoke | Answer | _BrokenOff:
-        nonlocal computed_s
-        started_s = time.perf_counter()
+        nonlocal computed_s, energy_j
+        before = meter.now()
         try:
             return _advance(steps, reply, session, cancelled, lambda: worker.should_give_way(rank), watch)
         finally:
-            computed_s += time.perf_counter() - started_s
+            after = meter.now()
+            computed_s += after.at_s - before.at_s
+            energy_j += meter.joules_between(before, after)
 
     while True:
         event = await worker.run(advance, rank=rank)
@@ -76,7 +82,7 @@ async def drive(
                 pass  # it gave way; its turn comes again behind what is more urgent
             case _:
                 answer = event if isinstance(event, Answer) else None
-                return Worked(answer, computed_s * 1000, waited_s * 1000)
+                return Worked(answer, computed_s * 1000, waited_s * 1000, energy_j)
 
 
 def _advance(

@@ -8,32 +8,36 @@ the figure, so nodes that share a machine count the same joules twice. A figure 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from ..bus.messages import EnergyMethod
-from .inference_worker import Worker
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 POWERCAP = Path("/sys/class/powercap")
 
 
+class Mark(NamedTuple):
+    """A moment: seconds of the performance counter, and the stands of a meter's counters."""
+
+    at_s: float
+    stands_j: tuple[float, ...] = ()
+
+
 class EnergyMeter(Protocol):
-    """`mark = meter.now()`, work, `meter.joules_since(mark)`; on any thread."""
+    """`before = meter.now()`, work, `meter.joules_between(before, meter.now())`; on any thread."""
 
     @property
     def method(self) -> EnergyMethod: ...
 
-    def now(self) -> Sequence[float]: ...
+    def now(self) -> Mark: ...
 
-    def joules_since(self, mark: Sequence[float]) -> float: ...
+    def joules_between(self, before: Mark, after: Mark) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,11 @@ class ModelledEnergy:
     power_w: float
     method: EnergyMethod = "modelled"
 
-    def now(self) -> Sequence[float]:
-        return (time.perf_counter(),)
+    def now(self) -> Mark:
+        return Mark(time.perf_counter())
 
-    def joules_since(self, mark: Sequence[float]) -> float:
-        return self.power_w * (time.perf_counter() - mark[0])
+    def joules_between(self, before: Mark, after: Mark) -> float:
+        return self.power_w * (after.at_s - before.at_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,36 +76,12 @@ class MeasuredEnergy:
     counters: tuple[EnergyCounter, ...]
     method: EnergyMethod = "measured"
 
-    def now(self) -> Sequence[float]:
-        return tuple(counter.read_j() for counter in self.counters)
+    def now(self) -> Mark:
+        return Mark(time.perf_counter(), tuple(counter.read_j() for counter in self.counters))
 
-    def joules_since(self, mark: Sequence[float]) -> float:
-        pairs = zip(self.counters, mark, self.now(), strict=True)
-        return sum(counter.spent_j(before_j, after_j) for counter, before_j, after_j in pairs)
-
-
-class MeteredWorker:
-    """An inference worker for one answer, which adds up the energy of what it computes for it."""
-
-    def __init__(self, worker: Worker, meter: EnergyMeter) -> None:
-        self._worker = worker
-        self._meter = meter
-        self.energy_j = 0.0
-
-    async def run(self, function: Callable[[], T], *, rank: int) -> T:
-        """See `InferenceWorker`."""
-
-        def metered() -> T:
-            mark = self._meter.now()
-            try:
-                return function()
-            finally:
-                self.energy_j += self._meter.joules_since(mark)
-
-        return await self._worker.run(metered, rank=rank)
-
-    def should_give_way(self, rank: int) -> bool:
-        return self._worker.should_give_way(rank)
+    def joules_between(self, before: Mark, after: Mark) -> float:
+        stands_j = zip(self.counters, before.stands_j, after.stands_j, strict=True)
+        return sum(counter.spent_j(before_j, after_j) for counter, before_j, after_j in stands_j)
 
 
 def open_energy_meter(power_w: float, *, powercap: Path = POWERCAP) -> EnergyMeter:

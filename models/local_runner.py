@@ -14,7 +14,7 @@ from .circumstances import Circumstances
 from .companions import CloudLine, CloudSession
 from .decoding import Drafted
 from .driving import Worked, drive
-from .energy import EnergyMeter, MeteredWorker, ModelledEnergy
+from .energy import EnergyMeter, ModelledEnergy
 from .images import colour_card_jpeg
 from .inference_worker import URGENT, InferenceWorker
 from .job_runner import Answered
@@ -71,7 +71,7 @@ class LocalRunner:
         session = self._open_session(place, started_s + kind.deadline_ms / 1000, question)
         steps = self._answerer.begin(question, place, self._circumstances(session, remaining_ms=None))
         try:
-            await drive(steps, self._worker, rank=URGENT, cancelled=lambda: False, session=session)
+            await drive(steps, self._worker, meter=self._meter, rank=URGENT, cancelled=lambda: False, session=session)
         finally:
             context = session.close() if session is not None else None
         if place == "edge+cloud" and (context is None or context.ended_alone):
@@ -109,10 +109,15 @@ class LocalRunner:
         )
         remaining_ms = (job.deadline_s - time.monotonic()) * 1000
         steps = self._answerer.begin(question, place, self._circumstances(session, remaining_ms=remaining_ms))
-        worker = MeteredWorker(self._worker, self._meter)
         try:
             worked = await drive(
-                steps, worker, rank=job.number, cancelled=past_deadline, session=session, watch=showing.saw
+                steps,
+                self._worker,
+                meter=self._meter,
+                rank=job.number,
+                cancelled=past_deadline,
+                session=session,
+                watch=showing.saw,
             )
         finally:
             context = session.close() if session is not None else None
@@ -126,7 +131,7 @@ class LocalRunner:
             made_by=worked.answer.made_by,
             confidence=worked.answer.confidence,
             timing=_timing(job, worked),
-            energy_j=worker.energy_j + cloud_energy_j,
+            energy_j=worked.energy_j + cloud_energy_j,
             # The cloud's part of an answer that two made is always modelled.
             energy_method="modelled" if session is not None else self._meter.method,
             context=context,

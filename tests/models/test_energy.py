@@ -54,7 +54,7 @@ def test_packages_are_added_up_across_the_end_of_a_counter(powercap, without_car
     mark = meter.now()
     (powercap / "intel-rapl:0" / "energy_uj").write_text("1500000\n")
     (powercap / "intel-rapl:1" / "energy_uj").write_text("3000000\n")
-    assert meter.joules_since(mark) == pytest.approx(0.5 + 5.0), "the second passed its end on the way"
+    assert meter.joules_between(mark, meter.now()) == pytest.approx(0.5 + 5.0), "the second passed its end on the way"
 
 
 def test_parts_and_the_platform_are_not_counted_again(powercap):
@@ -84,7 +84,7 @@ def test_a_machine_without_counters_is_modelled(tmp_path, without_cards):
     meter = open_energy_meter(50.0, powercap=tmp_path / "none")
     mark = meter.now()
     time.sleep(0.02)
-    spent_j, waited_s = meter.joules_since(mark), time.perf_counter() - mark[0]
+    spent_j, waited_s = meter.joules_between(mark, meter.now()), time.perf_counter() - mark[0]
     assert 0.02 * 50 <= spent_j <= waited_s * 50
 
 
@@ -96,7 +96,7 @@ def test_a_counter_that_begins_again_loses_nothing(steps_uj, start_uj):
     for step_uj in steps_uj:
         mark = meter.now()
         stand_uj = (stand_uj + step_uj) % RANGE_UJ
-        total_j += meter.joules_since(mark)
+        total_j += meter.joules_between(mark, meter.now())
     assert total_j == pytest.approx(sum(steps_uj) / 1e6, abs=1e-3)
 
 
@@ -115,7 +115,7 @@ def test_cards_count_in_millijoules(monkeypatch):
     meter = MeasuredEnergy(tuple(nvml_counters()))
     mark = meter.now()
     stand_mj[:] = [1250, 7000]
-    assert meter.joules_since(mark) == pytest.approx(2.25)
+    assert meter.joules_between(mark, meter.now()) == pytest.approx(2.25)
 
 
 def test_a_driver_that_is_not_there_is_no_reason_to_stop(monkeypatch):
