@@ -24,7 +24,7 @@ from ..datasets.phrases import (
     EXTRA_FACTS,
     JUSTIFICATIONS,
     SIDES,
-    VEHICLES,
+    TOLD_VEHICLES,
     SceneFacts,
     sentence,
     telemetry_text,
@@ -47,11 +47,11 @@ CLASS_SET_WEIGHTS = (1.0, 2.0, 2.0, 2.0, 0.5, 0.5, 0.5, 0.5)
 CLASS_SETS: tuple[tuple[str | None, ...], ...] = (
     tuple(ACTIONS),
     tuple(JUSTIFICATIONS),
-    (None, *VEHICLES),
+    (None, *TOLD_VEHICLES),
     (None, *SIDES),
     CONDITIONS,
     tuple(EXTRA_FACTS),
-    (None, *VEHICLES),
+    (None, *TOLD_VEHICLES),
     (None, *SIDES),
 )
 
