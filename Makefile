@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-oracle lint bench clean
+.PHONY: install demo test test-slow test-oracle lint docs reference bench clean
 
 install: $(INSTALLED)
 
@@ -35,8 +35,16 @@ lint: $(INSTALLED)
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
 
+# These pages as HTML, in docs/_build/html; a warning is an error.
+docs: reference
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+# The pages of docs/ that are made of the program itself.
+reference: $(INSTALLED)
+	$(BIN)/python -P docs/make_reference.py
+
 bench: $(INSTALLED)
 	$(BIN)/roadside bench footprint
 
 clean:
-	rm -rf $(VENV) .import build dist *.egg-info
+	rm -rf $(VENV) .import build dist docs/_build *.egg-info

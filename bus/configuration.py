@@ -29,8 +29,10 @@ class MemberConfiguration(Configuration, frozen=True, kw_only=True):
     """What every member of a fleet has.
 
     name: of this process on the bus. broker: mqtt://[user:password@]host[:port].
+    fleet: whose member it is; fleets on one broker do not meet.
     wait_for_broker_s: how long a broker that cannot be reached yet is tried; inf: for ever.
     metrics: where Prometheus finds this process: PORT (on this machine only; 0: a free one) or HOST:PORT.
+    log_level: the least that it logs; "debug" tells the life of every task.
     """
 
     name: str

@@ -16,7 +16,13 @@ class EdgeConfiguration(NodeConfiguration, frozen=True, kw_only=True):
     """The keys of `roadside edge`'s TOML file; see NodeConfiguration.
 
     mode: how it answers together with a cloud, which it offers as the place `edge+cloud`; "standalone" never does,
-        "auto" picks what would be done first. lossless, prompt_upload, context, draft: see `Collaboration`.
+        "auto" picks what would be done first.
+    lossless: of "auto": only modes that say what the whole model says.
+    prompt_upload: how a prompt goes up: as hidden states, so that raw pixels stay here, as the image that it is, or
+        (auto) as what is done first.
+    context: how the tokens after it go up: as hidden states, as ids, which want a prompt that went up as an image, or
+        (auto) as what is done first.
+    draft: tell the vehicle what the edge would say alone, as a provisional answer.
     cloud: the one cloud to ask; None: the one that would reply soonest.
     cloud_timeout_ms: a reply that takes longer makes the edge end the answer alone.
     chunk_bytes: the largest piece of context in one message; some brokers take no packet above 128 kB. A question that

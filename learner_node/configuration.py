@@ -18,7 +18,7 @@ class LearnerConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     """policy: whose weights are learnt and published.
 
     folder: what it has learnt so far, from which it goes on when it is started again; None: a folder with its name.
-    start: weights to begin with where that folder is empty; None: those that ship.
+    start: weights to begin with where that folder is empty; None: those that ship. seed: of its training.
     round_interval_s: how often it takes in what it has heard, and learns.
     updates_per_outcome: batches that are learnt from for each new outcome.
     review_outcomes: so many new outcomes between two looks at whether what was learnt is better than what is served.

@@ -23,7 +23,12 @@ _TOPIC_NAMES = {topic.name for topic in topics.TOPICS}
 
 
 class RecorderConfiguration(MemberConfiguration, frozen=True, kw_only=True):
-    """The keys of the table [recorder] in a fleet's file, and of a recorder's own; see retention.py for the frames'."""
+    """The keys of the table [recorder] in a fleet's file, and of a recorder's own.
+
+    keep_frames: "none", "sampled" (the frames for people) or "tasks" (what nodes were asked about).
+    frame_retention: older frames are deleted: "90s", "30min", "7d". frame_limit: more than this, and the oldest give
+        way: "500MB".
+    """
 
     name: str = "recorder"
     keep_frames: str = "none"

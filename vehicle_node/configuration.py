@@ -18,16 +18,18 @@ _SHORTEST_FRAME_INTERVAL_S = 0.1
 
 class VehicleConfiguration(MemberConfiguration, frozen=True, kw_only=True):
     """log: folder of a driving log; None: the bundled rendered log.
+    policy: how a place is chosen, by its registered name. place: all tasks to this one, by the policy "static".
     policy_weights: a file of `roadside train policy` for policies that have weights; None: those that ship.
     policy_from: whose published weights such a policy takes over while it drives, a learner's name; None: those of the
         first learner that is heard. explore_share: of the decisions that are drawn evenly for a learner's sake.
     video: instead of a log, a video file to be replayed, or a live camera: a URL (rtsp://...) or a video device.
     journal: SQLite file of the vehicle's own record of its tasks.
+    seed: the same one makes the same tasks.
     speed: log seconds per second. rate_hz: mean tasks per second (Poisson arrivals, seeded).
     start_share: where the replay begins, 0 at the log's first clip to 1 after its last; start_s: how much later.
     duration_s: for how long tasks are created.
     frames_per_task: 2 sends the frame of about a second before as well, for what the newest one leaves open.
-    longest_side_px: larger pictures are scaled down before they are sent.
+    jpeg_quality: of the pictures that are sent. longest_side_px: larger pictures are scaled down before they are sent.
     frame_interval_s: every so often a frame is published for people; 0: never.
     redact_regions: rectangles [left, top, right, bottom], as shares of the picture, that are blacked out in all that
         is sent. redact_location: latitude, longitude and heading are not sent. redact_people: not offered.
