@@ -4,6 +4,10 @@ DEFAULT_BROKER = "mqtt://127.0.0.1:1883"
 DEFAULT_FLEET = "demo"
 # The environment variable in which a process finds its broker's URL when no flag says it.
 BROKER_VARIABLE = "ROADSIDE_BROKER"
+# The same for its folder of certificates.
+TLS_VARIABLE = "ROADSIDE_TLS"
 LOG_LEVEL_VARIABLE = "ROADSIDE_LOG_LEVEL"
-# The same for a vehicle's video or camera, whose URL may hold a password, too.
+# A folder in which each process keeps a history of what it does; unset: none is kept.
+HISTORY_VARIABLE = "ROADSIDE_HISTORY"
+# Where a vehicle finds its video or camera, whose URL may hold a password, too.
 VIDEO_VARIABLE = "ROADSIDE_VIDEO"

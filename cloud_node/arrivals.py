@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from ..bus.context_digest import DIGEST_BYTES
+
 
 class Arrivals:
     """A digest for each position, in one piece of memory: 8 bytes each, so that gaps cost little and positions less.
@@ -12,8 +14,8 @@ class Arrivals:
     touches no other's context, so nobody gains by making two contents look alike.
     """
 
-    DIGEST_BYTES: ClassVar[int] = 8
-    _NONE: ClassVar[bytes] = bytes(8)
+    DIGEST_BYTES: ClassVar[int] = DIGEST_BYTES
+    _NONE: ClassVar[bytes] = bytes(DIGEST_BYTES)
 
     def __init__(self) -> None:
         self._digests = bytearray()

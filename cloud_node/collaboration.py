@@ -16,6 +16,7 @@ from msgspec import structs
 
 from ..bus import topics
 from ..bus.errors import MessageRefused, OutboxFull
+from ..bus.history import NO_HISTORY, History
 from ..bus.messages import (
     CloseContext,
     ContextChunk,
@@ -78,13 +79,19 @@ class ContextServer:
         compute: Compute,
         slot_power_w: float,
         settings: CollaborationSettings | None = None,
+        history: History = NO_HISTORY,
     ) -> None:
         settings = settings or CollaborationSettings()
         self.active = asyncio.Event()
         self.counters: Counter[str] = Counter()
         self.contexts = ContextManager(
-            parts=parts, model_hash=model_hash, settings=settings.contexts, counters=self.counters
+            parts=parts,
+            model_hash=model_hash,
+            settings=settings.contexts,
+            counters=self.counters,
+            history=history,
         )
+        self._history = history
         self._batcher = Batcher(
             contexts=self.contexts,
             parts=parts,
@@ -158,7 +165,8 @@ class ContextServer:
         question = Question(body.prompt, body.frames, body.telemetry)
         try:
             prompt = await self._compute(lambda: beginning.encode(question))
-        except MessageRefused as refusal:
+        except (MessageRefused, IndexError, RuntimeError, ValueError) as refusal:
+            # The last three are the library's own words for inputs that a model cannot run.
             self.counters["prompts.refused"] += 1
             _log.warning("prompt refused", edge=edge, why=str(refusal)[:200])
             prompt = None
@@ -181,6 +189,9 @@ class ContextServer:
     async def _receive_requests(self, subscription: Subscription, group: asyncio.TaskGroup) -> None:
         async for received in subscription:
             edge, request = received.names["edge"], received.body
+            self._history.note(
+                "token.asked", edge=edge, session=request.session, rollback=request.rollback, up_to=request.up_to
+            )
             under_way = self._under_way[edge, request.session]
             if any(_same_question(request, other) for other in under_way):
                 self.counters["requests.repeated"] += 1  # one answer will do for both
@@ -298,6 +309,16 @@ class ContextServer:
             energy_j=context.take_energy_j() if context is not None else 0.0,
         )
         self._say(edge, reply)
+        self._history.note(
+            "token.said",
+            edge=edge,
+            session=request.session,
+            rollback=request.rollback,
+            up_to=request.up_to - max(0, len(request.claimed) - 1),
+            tokens=verdict.tokens,
+            ran_on=verdict.ran_on,
+            generating=request.generate > 0,
+        )
 
     def _nack(self, edge: str, about: _Session, why: Missing | Refused) -> None:
         reason: NackReason = why.reason if isinstance(why, Refused) else "missing"

@@ -7,7 +7,6 @@ or not at all; it is run in the order of the positions, all that waits in one ba
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..bus.context_digest import digest_of_sequence, digests_of_prompt, digests_of_rows, digests_of_tokens
 from ..bus.messages import NackReason
 from ..models.prompt_layout import LaidOutPrompt
 from ..models.sampling import Sampling
@@ -33,23 +33,28 @@ Taken = Literal["new", "duplicate", "stale", "conflict"]
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """One token of the whole model: what it took to compute the batch that it was in, and to come to its turn."""
+    """One token of the whole model: what it took to compute the batch that it was in, and to come to its turn.
+
+    ran_on: digest of the sequence that the caches held, where that is told.
+    """
 
     token: int
     confidence: float
     queue_ms: float
     compute_ms: float
+    ran_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The tokens for a question: see `TokenReply`."""
+    """The tokens for a question: see `TokenReply`. ran_on: for each token, as in `Computed`."""
 
     tokens: tuple[int, ...]
     confidences: tuple[float, ...]
     n_accepted: int
     queue_ms: float
     compute_ms: float
+    ran_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,10 @@ class Context:
 
     rollback: how often its sequence was cut back, as far as is known here. channel_scales, position_axes: of what came
     in, the same for all of it; None: nothing has come yet. energy_j: spent on it and not told yet.
+    tells_ran_on: whether each token comes with a digest of what it was computed on.
     """
 
-    def __init__(self, parts: CloudParts) -> None:
+    def __init__(self, parts: CloudParts, *, tells_ran_on: bool = False) -> None:
         self.rollback = 0
         self.computing = False
         self.refused: NackReason | None = None
@@ -105,6 +111,9 @@ class Context:
         self._tokens: dict[int, int] = {}
         self._prompt_positions = 0
         self._prompt: Tensor | LaidOutPrompt | None = None
+        # Of the positions in the rest's cache: what was really run there.
+        self._ran: list[bytes] | None = [] if tells_ran_on else None
+        self._prompt_content = b""
         # Of all that arrived, run or not: tells a repetition from a contradiction.
         self._arrived = Arrivals()
         self._given: dict[int, Computed] = {}
@@ -148,8 +157,7 @@ class Context:
 
         Nothing is taken of what is stale or in conflict.
         """
-        digests = [_digest(row.tobytes()) for row in rows]
-        taken = self._arrive(digests, position, rollback, kept)
+        taken = self._arrive(digests_of_rows(rows), position, rollback, kept)
         if not isinstance(taken, list):
             return taken
         for each in taken:
@@ -160,8 +168,7 @@ class Context:
 
     def take_tokens(self, tokens: Sequence[int], *, position: int, rollback: int, kept: int) -> Taken:
         """Keep token ids. See `ContextTokens`."""
-        digests = [_digest(b"token %d" % token) for token in tokens]
-        taken = self._arrive(digests, position, rollback, kept)
+        taken = self._arrive(digests_of_tokens(tokens), position, rollback, kept)
         if not isinstance(taken, list):
             return taken
         for each in taken:
@@ -170,14 +177,14 @@ class Context:
 
     def take_prompt(self, positions: int, content: bytes, *, rollback: int, kept: int) -> Taken:
         """Expect a prompt, which `encoded` brings; nothing can be run before. content: what it is known again by."""
-        digest = _digest(content)
-        taken = self._arrive([digest] * positions, 0, rollback, kept)
+        taken = self._arrive(digests_of_prompt(content, positions), 0, rollback, kept)
         if not isinstance(taken, list):
             return taken
         if taken and len(taken) < positions:
             return "conflict"
         if taken:
             self._prompt_positions = positions
+            self._prompt_content = content if self._ran is not None else b""
         return "new" if taken else "duplicate"
 
     def encoded(self, prompt: Tensor | LaidOutPrompt, rollback: int) -> None:
@@ -272,11 +279,25 @@ class Context:
             tokens=tokens,
             sampling=self._sampling if isinstance(self._sampling, Sampling) else None,
         )
+        self._note_run(batch)
         self.computing = True
         self._positions_run = up_to
         if behind > keep:
             self._first_run = behind
         return batch
+
+    def _note_run(self, batch: Batch) -> None:
+        if self._ran is None:
+            return
+        del self._ran[batch.keep :]
+        if batch.prompt is not None:
+            self._ran += digests_of_prompt(self._prompt_content, self._prompt_positions)
+        self._ran += digests_of_tokens(batch.tokens)
+        if batch.hidden is not None:
+            self._ran += digests_of_rows(batch.hidden)
+
+    def _ran_on(self, up_to: int) -> str:
+        return "" if self._ran is None else digest_of_sequence(self._ran[:up_to])
 
     def finish(
         self, batch: Batch, chosen: Sequence[Chosen] | None, *, queue_ms: float = 0.0, compute_ms: float = 0.0
@@ -298,7 +319,7 @@ class Context:
         for up_to, each in zip(batch.wanted, chosen, strict=True):
             # Else a roll-back has cut below it, and the token is one of a sequence that is no more.
             if up_to <= self._positions_run:
-                self._given[up_to] = Computed(each.token, each.confidence, queue_ms, compute_ms)
+                self._given[up_to] = Computed(each.token, each.confidence, queue_ms, compute_ms, self._ran_on(up_to))
 
     # The end
 
@@ -379,6 +400,7 @@ class Context:
             n_accepted=n_accepted,
             queue_ms=newest.queue_ms,
             compute_ms=newest.compute_ms,
+            ran_on=tuple(each.ran_on for each in tokens if each.ran_on),
         )
 
     def _is_runnable(self, up_to: int) -> bool:
@@ -400,10 +422,6 @@ class Context:
                 row.fill(0)
             self._tokens.pop(position, None)
             self._position_ids.pop(position, None)
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=Arrivals.DIGEST_BYTES).digest()
 
 
 def _embedding_bytes(prompt: Tensor | LaidOutPrompt | None) -> int:

@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from ..bus.context_digest import content_of_prompt
 from ..bus.errors import MessageRefused
+from ..bus.history import NO_HISTORY, History
 from ..bus.messages import ContextChunk, ContextTokens, Lease, LeaseRefused, LeaseRequest, NackReason, PromptContext
 from ..models.context_codec import channel_scales_of, unpack_rows
 from ..models.prompt_layout import LaidOutPrompt
@@ -56,6 +58,7 @@ class _EdgeLease:
 @dataclass(slots=True)
 class _Kept:
     context: Context
+    session: str
     used_s: float
 
 
@@ -68,9 +71,16 @@ class ContextManager:
     """
 
     def __init__(
-        self, *, parts: CloudParts, model_hash: str, settings: ContextSettings, counters: Counter[str]
+        self,
+        *,
+        parts: CloudParts,
+        model_hash: str,
+        settings: ContextSettings,
+        counters: Counter[str],
+        history: History = NO_HISTORY,
     ) -> None:
         self._parts = parts
+        self._history = history
         self._model_hash = model_hash
         self._settings = settings
         # Both in the order of last use, the longest silent first.
@@ -120,8 +130,11 @@ class ContextManager:
             if not granted.may_begin(number) or not self._make_room_for_one(edge):
                 return None
             granted.begin(number)
-            kept = self._kept[edge, number] = _Kept(Context(self._parts), now_s)
+            kept = self._kept[edge, number] = _Kept(
+                Context(self._parts, tells_ran_on=self._history.is_on), session, now_s
+            )
             self._counters["sessions"] += 1
+            self._history.note("context.opened", edge=edge, session=session, ttl_s=self._settings.session_ttl_s)
         kept.used_s = now_s
         self._kept.move_to_end((edge, number))
         self._leases.move_to_end(edge)
@@ -147,6 +160,7 @@ class ContextManager:
         if isinstance(taken, Refused):
             return taken
         self._counters[f"chunks.{taken}"] += 1
+        self._history.note("context.stored", edge=edge, session=body.session, rollback=body.rollback, taken=taken)
         return self._give_up(context, "conflict") if taken == "conflict" else taken
 
     def _take_rows(self, edge: str, context: Context, chunk: ContextChunk) -> Taken | Refused:
@@ -183,7 +197,7 @@ class ContextManager:
         embedding_bytes = body.positions * self._parts.rest.hidden_size * _BYTES_PER_NUMBER
         if (refused := self._room(edge, context, body.positions, embedding_bytes, 0)) is not None:
             return refused
-        content = b"\0".join((body.prompt.encode(), repr(body.telemetry).encode(), *body.frames))
+        content = content_of_prompt(body.prompt, body.telemetry, body.frames)
         return context.take_prompt(body.positions, content, rollback=body.rollback, kept=body.kept)
 
     def admit(self, edge: str, context: Context, wanted: Sequence[int]) -> Refused | None:
@@ -298,7 +312,9 @@ class ContextManager:
             self._end(key, "voided")
 
     def _end(self, key: tuple[str, int], why: str) -> None:
-        self._kept.pop(key).context.free()
+        ended = self._kept.pop(key)
+        ended.context.free()
+        self._history.note("context.freed", edge=key[0], session=ended.session, why=why)
         granted = self._leases.get(key[0])
         if granted is not None:
             granted.end(key[1])

@@ -7,6 +7,7 @@ from functools import partial
 
 import structlog
 
+from ..bus.history import History
 from ..bus.transport import Bus
 from ..models.answering import CloudAnswerer, UnsplitAnswerer, any_cloud_answerer
 from ..models.inference_worker import InferenceWorker
@@ -45,6 +46,7 @@ def _context_server(
         settings=CollaborationSettings(
             contexts=contexts, grace_ms=configuration.context_grace_ms, max_batch=configuration.context_batch
         ),
+        history=History.of_process(configuration.name),
     )
 
 

@@ -17,6 +17,7 @@ import structlog
 
 from ..bus import topics
 from ..bus.errors import OutboxFull
+from ..bus.history import NO_HISTORY, History
 from ..bus.messages import Lease, LeaseRefused, LeaseRequest, Message, Nack, NodeState, TokenReply
 from ..bus.transport import Bus, Received, Subscription
 from ..models.companions import ContextDtype, LinkEstimate
@@ -60,7 +61,9 @@ class CloudLine:
         settings: SessionSettings,
         silent_after_s: float = 2.5,
         preferred: str | None = None,
+        history: History = NO_HISTORY,
     ) -> None:
+        self._history = history
         self._bus = bus
         self._terms = terms
         self._settings = settings
@@ -109,6 +112,7 @@ class CloudLine:
             settings=self._settings,
             deadline_s=deadline_s,
             counters=self.counters,
+            history=self._history,
         )
         cloud.sessions[session.name] = session
         self.counters["sessions"] += 1

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from ..bus import topics
 from ..bus.errors import MessageRefused, OutboxFull
+from ..bus.history import NO_HISTORY, History
 from ..bus.messages import CloseContext, ContextUse, InferRequest, Message, Nack, TokenReply
 from ..bus.tensors import TensorType
 from ..models.context_codec import ContextPacker
 from ..models.decoding import Ask, CloudReply, RollBack, ToCloud, Upload, UploadPrompt, UploadTokens
 from ..models.questions import Question
 from .link_meter import LinkMeter, Timed
-from .sent_context import Piece, SentContext
+from .sent_context import ContextMessage, Piece, SentContext, digests_in
 
 # Asked for twice within this time, the second was on its way when the first was answered.
 _SAME_LOSS_S = 0.05
@@ -102,7 +103,9 @@ class BusCloudSession:
         settings: SessionSettings,
         deadline_s: float,
         counters: Counter[str],
+        history: History = NO_HISTORY,
     ) -> None:
+        self._history = history
         self.name = name
         self.energy_j = 0.0
         self.timed_out = False
@@ -276,7 +279,21 @@ class BusCloudSession:
         if not self._sent_bytes:
             self._sending_since_s = time.monotonic()
         for message in self._context.messages(self.name, first, end, again=again):
+            if self._history.is_on:
+                self._note_sent(message)
             self._sent_bytes += self._post(topics.CONTEXT, message)
+
+    def _note_sent(self, message: ContextMessage) -> None:
+        """Before it leaves, so that nothing is ever computed on what no history tells of."""
+        position, digests = digests_in(message, self._hidden_size, self._packer.channel_scales)
+        self._history.note(
+            "context.sent",
+            session=self.name,
+            rollback=message.rollback,
+            kept=message.kept,
+            position=position,
+            digests=[each.hex() for each in digests],
+        )
 
     def _is_another_loss(self, nack: Nack) -> bool:
         """Whether the same positions were not sent again a moment ago; several questions may tell of one loss."""
@@ -333,6 +350,7 @@ class BusCloudSession:
             temperature=sampling.temperature if sampling is not None else 0.0,
             seed=sampling.seed if sampling is not None else 0,
         )
+        self._history.note("token.wanted", session=self.name, rollback=request.rollback, up_to=request.up_to)
         self._post(topics.INFER, request)
 
     def _request_again(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+from ..bus.history import History
 from ..bus.transport import Bus
 from ..models.answering import EdgeAnswerer, edge_answerer
 from ..models.inference_worker import InferenceWorker
@@ -39,4 +40,5 @@ def _cloud_line(
             context_dtype=configuration.context_dtype,
         ),
         preferred=configuration.cloud,
+        history=History.of_process(configuration.name),
     )

@@ -9,8 +9,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bus.context_digest import content_of_prompt, digests_of_prompt, digests_of_rows, digests_of_tokens
 from ..bus.messages import ContextChunk, ContextTokens, PromptContext
-from ..models.context_codec import ContextPacker, PackedRows, bytes_per_position
+from ..models.context_codec import ContextPacker, PackedRows, bytes_per_position, unpack_rows
 from ..models.questions import Question
 
 ContextMessage: TypeAlias = ContextChunk | ContextTokens | PromptContext
@@ -143,3 +144,17 @@ def _joined(pieces: list[Piece]) -> list[Piece]:
 def _with(first: Piece, second: Piece, content: PackedRows | tuple[int, ...]) -> Piece:
     ids = [each.position_ids for each in (first, second) if each.position_ids is not None]
     return Piece(first.position, second.end, content, np.concatenate(ids, axis=1) if ids else None)
+
+
+def digests_in(
+    message: ContextMessage, hidden_size: int, channel_scales: NDArray[np.float32] | None
+) -> tuple[int, list[bytes]]:
+    """A message's first position, and a digest for each of its positions, of what the cloud will read there."""
+    match message:
+        case ContextChunk():
+            return message.position, digests_of_rows(unpack_rows(message, hidden_size, channel_scales))
+        case ContextTokens():
+            return message.position, digests_of_tokens(message.tokens)
+        case PromptContext():
+            content = content_of_prompt(message.prompt, message.telemetry, message.frames)
+            return 0, digests_of_prompt(content, message.positions)

@@ -23,6 +23,7 @@ import structlog
 
 from ..bus import topics
 from ..bus.errors import MessageRefused, OutboxFull
+from ..bus.history import NO_HISTORY, History
 from ..bus.latencies import LatencyHistogram
 from ..bus.messages import Accepted, Candidate, Load, NodeState, Rejected, Result
 from ..bus.transport import Bus, Received
@@ -31,6 +32,7 @@ from ..policy.experience import Knobs
 from ..policy.guard import Guard
 from ..policy.utility import UtilityModel
 from ..qos.journal import Journal
+from ..qos.report import VISIBLE
 from .attempts import Attempt, Elsewhere, Placement, Step
 from .configuration import VehicleConfiguration
 from .endings import Ending, answered, answered_here, narrated, outcome_of, provisional_stands
@@ -65,7 +67,9 @@ class Dispatcher:
         teller: Teller,
         counters: Counter[str],
         own_model: OwnModel | None = None,
+        history: History = NO_HISTORY,
     ) -> None:
+        self._history = history
         self._name = configuration.name
         self._own_model = own_model
         self._silent_after_ms = configuration.silent_after_ms
@@ -155,6 +159,13 @@ class Dispatcher:
         attempt = Attempt(len(task.attempts) + 1, placement, begun_s=now_s, random=self._jitter.random)
         task.attempts.append(attempt)
         log.debug("placed", task_id=task.task_id, attempt=attempt.number, node=candidate.node, place=candidate.place)
+        self._history.note(
+            "task.placed",
+            task=task.task_id,
+            attempt=attempt.number,
+            node=candidate.node,
+            place=candidate.place,
+        )
         task.attempt = attempt
         self._step(task)
 
@@ -189,6 +200,7 @@ class Dispatcher:
             self._counters["tasks_held_back"] += 1
             return
         self._nodes.sent(attempt.node, task.task_id)
+        self._history.note("task.sent", task=task.task_id, attempt=attempt.number, node=attempt.node)
 
     def _end_attempt(
         self, task: TaskRun, attempt: Attempt, why: str, *, avoid_until_s: float | None = math.inf
@@ -261,8 +273,10 @@ class Dispatcher:
         if attempt is None:
             self._counters["ignored.not asked"] += 1
         elif isinstance(ack, Accepted):
+            self._history.note("task.acknowledged", task=ack.task_id, attempt=ack.attempt, node=node)
             self._accepted(task, attempt, ack, now_s)
         elif attempt is task.attempt:
+            self._history.note("task.refused", task=ack.task_id, attempt=ack.attempt, node=node, reason=ack.reason)
             avoid_until_s = self._placer.avoid_after_refusal(task, node, ack, now_s)
             self._end_attempt(task, attempt, "rejected", avoid_until_s=avoid_until_s)
             self._place(task)
@@ -279,6 +293,14 @@ class Dispatcher:
     def hear_result(self, received: Received) -> None:
         result: Result = received.body
         node, now_s = received.names["node"], time.monotonic()
+        self._history.note(
+            "answer.received",
+            task=result.task_id,
+            attempt=result.attempt,
+            node=node,
+            final=result.final,
+            whole=result.is_whole,
+        )
         self._heard_of(node, result.task_id, result.load, now_s)
         task = self._open.get(result.task_id)
         if task is None:
@@ -313,6 +335,7 @@ class Dispatcher:
             self._counters["first_words"] += 1
         elif task.provisional is None:
             task.provisional = Provisional(result, node, network_ms, shown_ms)
+            self._history.note("provisional.shown", task=task.task_id, node=node)
 
     def _heard_of(self, node: str, task_id: str, load: Load, now_s: float) -> None:
         self._nodes.settled(node, task_id)
@@ -391,6 +414,15 @@ class Dispatcher:
             self._nodes.settled(task.attempt.node, task.task_id)
         outcome = outcome_of(task, ending)
         self._journal.ended(outcome)
+        self._history.note(
+            "task.ended",
+            task=task.task_id,
+            state=ending.state,
+            reason=ending.reason,
+            node=ending.node,
+            shown=ending.state in VISIBLE,
+            shown_ms=ending.shown_ms,
+        )
         self._counters[ending.state] += 1
         self.latencies.observe(outcome.latency_ms, state=outcome.state, place=outcome.place)
         log.debug(

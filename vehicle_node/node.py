@@ -20,6 +20,7 @@ import structlog
 
 from ..bus import topics
 from ..bus.errors import LogError, RunError
+from ..bus.history import NO_HISTORY, History
 from ..bus.latencies import LatencyHistogram
 from ..bus.messages import NodeState
 from ..bus.metrics import node_metrics_served
@@ -66,13 +67,20 @@ async def run(
         own_model = OwnModel(configuration.name, answerer, power_w=configuration.vehicle_model_power_w)
         await own_model.warm_up()
     name = configuration.name
+    history = History.of_process(name)
+    history.begin()
     will = NodeState(node=name, role="vehicle", alive=False)
     with Journal(Path(configuration.journal), name) as journal:
         for entry in journal.open_tasks():
             log.warning("expired while the vehicle was down", task_id=entry.task_id)
             journal.ended(expired(entry))
+            history.note("task.ended", task=entry.task_id, state="expired", shown=False)
         async with Bus(
-            url=configuration.broker, fleet=configuration.fleet, name=name, will=(topics.VEHICLE_STATE, will)
+            url=configuration.broker,
+            fleet=configuration.fleet,
+            name=name,
+            tls=configuration.tls,
+            will=(topics.VEHICLE_STATE, will),
         ) as bus:
             vehicle = Vehicle(
                 configuration,
@@ -82,6 +90,7 @@ async def run(
                 guard=guard,
                 live_weights=live_weights,
                 own_model=own_model,
+                history=history,
             )
             async with node_metrics_served(configuration, vehicle.state, latencies=vehicle.latencies):
                 await vehicle.run(stop)
@@ -100,8 +109,10 @@ class Vehicle:
         guard: Guard,
         live_weights: LiveWeights | None = None,
         own_model: OwnModel | None = None,
+        history: History = NO_HISTORY,
     ) -> None:
         self._configuration = configuration
+        self._history = history
         self._live_weights = live_weights
         self._name = configuration.name
         self._bus = bus
@@ -123,6 +134,7 @@ class Vehicle:
             teller=self._teller,
             counters=self.counters,
             own_model=own_model,
+            history=history,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -205,6 +217,8 @@ class Vehicle:
             log.error("task not created", task_id=task_id, error=str(error))
             return
         self.counters["created"] += 1
+        deadline_ms = arrival.kind.deadline_ms
+        self._history.note("task.created", task=task_id, created_s=created_s, deadline_ms=deadline_ms)
         log.debug("created", task_id=task_id, kind=arrival.kind.name, clip=scene.clip, moment_s=scene.moment_s)
         self._frames.offer(scene, task_id)
         self._dispatcher.begin(task)
