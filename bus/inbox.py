@@ -17,16 +17,19 @@ _LOG_INTERVAL_S = 10.0
 _log = structlog.get_logger(__name__)
 
 
-def read(address: str, payload: bytes) -> Received:
+def read(address: str, payload: bytes, *, retained: bool = False) -> Received:
     """Decode and check one message.
 
-    Raises MessageRefused with reason "address" (not in the topic table), "sender" (the envelope names another sender
-    than the address), or one of the codec's.
+    retained: the broker had kept it since before the subscription. Raises MessageRefused with reason "address" (not in
+    the topic table), "sender" (the envelope names another sender than the address), "retained" (of a topic whose
+    messages are for those who listen when they are sent), or one of the codec's.
     """
     found = topic_of(address)
     if found is None:
         raise MessageRefused("address", "not in the topic table")
     topic, names = found
+    if retained and not topic.retained:
+        raise MessageRefused("retained", f"{topic.name}: kept by the broker, from nobody knows when")
     envelope = codec.decode(topic, payload)
     if envelope.sender != names[topic.sender]:
         raise MessageRefused("sender", f"{envelope.sender} on the address of {names[topic.sender]}")
@@ -50,10 +53,10 @@ class Inbox:
     def add(self, subscription: Subscription) -> None:
         self._subscriptions.append(subscription)
 
-    def take(self, address: str, payload: bytes) -> None:
+    def take(self, address: str, payload: bytes, *, retained: bool = False) -> None:
         """Let one message in, or count it as refused, or as unwanted where nobody subscribed to it."""
         try:
-            received = read(address, payload)
+            received = read(address, payload, retained=retained)
         except MessageRefused as refusal:
             self._counters[f"refused.{refusal.reason}"] += 1
             self._log_now_and_then(address, refusal)

@@ -19,11 +19,21 @@ from .places import Place
 from .tensors import TensorPayload
 
 SCHEMA_VERSION = 1
+# Of which one node can tell how well and how fast it answers them.
+MOST_KINDS = 32
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
-Label = Annotated[str, Meta(max_length=96)]
+# On one line: labels end up in logs, tables and on terminals as they are.
+Label = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]{0,96}\Z")]
 Sentence = Annotated[str, Meta(max_length=2000)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+# Finite, and so small that sums and products of what somebody claims stay finite too.
+Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
+Joules = Annotated[float, Meta(ge=0, le=1e9)]
+Watts = Annotated[float, Meta(ge=0, le=1e6)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+# Up to the year 2286: every calendar has it.
+UnixSeconds = Annotated[float, Meta(ge=0, le=1e10)]
 Jpeg = Annotated[bytes, Meta(min_length=4, max_length=4 * 1024 * 1024)]
 # Packed; the largest of ours take a tenth of it, and every broker lets it pass.
 WeightsArchive = Annotated[bytes, Meta(min_length=4, max_length=512 * 1024)]
@@ -55,8 +65,10 @@ class Load(Part, frozen=True):
     queued: Count
     running: Count
     slots: Count
-    wait_ms: float
-    service_ms: Annotated[dict[Place, Annotated[dict[Label, float], Meta(max_length=32)]], Meta(max_length=4)]
+    wait_ms: Milliseconds
+    service_ms: Annotated[
+        dict[Place, Annotated[dict[Label, Milliseconds], Meta(max_length=MOST_KINDS)]], Meta(max_length=4)
+    ]
 
 
 class NodeState(Message, frozen=True, tag="NodeState"):
@@ -75,13 +87,13 @@ class NodeState(Message, frozen=True, tag="NodeState"):
     model: Label = ""
     model_hash: Label = ""
     load: Load | None = None
-    quality: Annotated[dict[Place, Annotated[dict[Label, float], Meta(max_length=32)]], Meta(max_length=4)] = (
+    quality: Annotated[dict[Place, Annotated[dict[Label, Share], Meta(max_length=MOST_KINDS)]], Meta(max_length=4)] = (
         msgspec.field(default_factory=dict)
     )
-    slot_power_w: float = 0.0
+    slot_power_w: Watts = 0.0
     grants_leases: bool = False
-    uptime_s: float = 0.0
-    event_loop_lag_ms: float = 0.0
+    uptime_s: Annotated[float, Meta(ge=0, le=1e10)] = 0.0
+    event_loop_lag_ms: Milliseconds = 0.0
     memory_bytes: Count = 0
     counters: Annotated[dict[Label, Count], Meta(max_length=128)] = msgspec.field(default_factory=dict)
 
@@ -123,7 +135,7 @@ class Rejected(Message, frozen=True, tag="Rejected"):
     task_id: Name
     attempt: Count
     reason: Label
-    retry_after_ms: float
+    retry_after_ms: Milliseconds
     load: Load
 
 
@@ -133,9 +145,9 @@ class Timing(Part, frozen=True):
     inference_ms: the node's own computing; context_ms: waiting for another tier's part of the answer.
     """
 
-    queue_ms: float = 0.0
-    inference_ms: float = 0.0
-    context_ms: float = 0.0
+    queue_ms: Milliseconds = 0.0
+    inference_ms: Milliseconds = 0.0
+    context_ms: Milliseconds = 0.0
 
 
 class ContextUse(Part, frozen=True):
@@ -176,9 +188,9 @@ class Result(Message, frozen=True, tag="Result"):
     mode: Label
     model: Label
     made_by: Annotated[tuple[Label, ...], Meta(max_length=4096)]
-    confidence: float
+    confidence: Share
     timing: Timing
-    energy_j: float
+    energy_j: Joules
     energy_method: EnergyMethod
     load: Load
     context: ContextUse | None = None
@@ -246,19 +258,19 @@ class Outcome(Message, frozen=True, tag="Outcome"):
     state: TaskState
     reason: Label
     text: Sentence
-    created_at_s: float
-    deadline_ms: float
+    created_at_s: UnixSeconds
+    deadline_ms: Milliseconds
     requested: Place
     place: Place
     node: Name
     mode: Label
     accepted: bool
     attempts: Count
-    latency_ms: float
-    first_answer_ms: float
-    network_ms: float
+    latency_ms: Milliseconds
+    first_answer_ms: Milliseconds
+    network_ms: Milliseconds
     timing: Timing
-    energy_j: float
+    energy_j: Joules
     energy_method: EnergyMethod
     clip: Label
     moment_s: float
@@ -318,7 +330,7 @@ class Lease(Message, frozen=True, tag="Lease"):
     """
 
     lease: Name
-    session_ttl_ms: float
+    session_ttl_ms: Milliseconds
     takes_prompts: bool = False
 
 
@@ -423,10 +435,10 @@ class TokenReply(Message, frozen=True, tag="TokenReply"):
     up_to: Count
     tokens: Annotated[tuple[TokenId, ...], Meta(min_length=1, max_length=4096)]
     n_accepted: Count
-    confidences: Annotated[tuple[float, ...], Meta(min_length=1, max_length=4096)]
-    queue_ms: float
-    compute_ms: float
-    energy_j: float
+    confidences: Annotated[tuple[Share, ...], Meta(min_length=1, max_length=4096)]
+    queue_ms: Milliseconds
+    compute_ms: Milliseconds
+    energy_j: Joules
 
 
 class Nack(Message, frozen=True, tag="Nack"):
@@ -462,5 +474,5 @@ class Envelope(Struct, Generic[Body], frozen=True, forbid_unknown_fields=True):
     sender: Name
     boot_id: Name
     sequence: Count
-    sent_at_s: float
+    sent_at_s: UnixSeconds
     body: Body

@@ -35,7 +35,8 @@ from .messages import (
 )
 
 PREFIX = "roadside/v1"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+NAME = re.compile(rf"{_NAME}\Z")
 
 Overflow = Literal["drop-oldest", "refuse"]
 
@@ -64,8 +65,8 @@ class Topic:
 
     @cached_property
     def _address(self) -> re.Pattern[str]:
-        inner = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.pattern)
-        return re.compile(rf"{PREFIX}/(?P<fleet>[^/]+)/{inner}\Z")
+        inner = re.sub(r"\{(\w+)\}", rf"(?P<\1>{_NAME})", self.pattern)
+        return re.compile(rf"{PREFIX}/(?P<fleet>{_NAME})/{inner}\Z")
 
     def address(self, fleet: str, **names: str) -> str:
         """The exact address, for publishing. Every placeholder must be named."""

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -28,7 +29,7 @@ import aiomqtt
 import structlog
 
 from . import codec
-from .connection import BrokerAddress, connected, explain, new_client, subscribe_all, until_lost
+from .connection import Endpoint, connected, explained, new_client, subscribe_all, until_lost
 from .errors import BusError, MessageRefused
 from .inbox import Inbox
 from .messages import SCHEMA_VERSION, Envelope, Message
@@ -49,8 +50,9 @@ _log = structlog.get_logger(__name__)
 class Bus:
     """One process's connection to its broker; an asynchronous context manager, entered once.
 
-    url: `mqtt://[user:password@]host[:port]`.
+    url: `mqtt[s]://[user:password@]host[:port]`.
     fleet, name: who this process is; `name` stands as the sender in every address that it publishes to.
+    tls: a folder with the certificate of `name` (tls.py), which is shown to the broker; for URLs of mqtts alone.
     will: topic and body that the broker publishes when this process vanishes without closing the bus; a topic that
         has no placeholder but its sender.
     keepalive_s: a silent link counts as lost after about twice this.
@@ -72,13 +74,15 @@ class Bus:
         url: str,
         fleet: str,
         name: str,
+        tls: str | Path | None = None,
         will: tuple[Topic, Message] | None = None,
         keepalive_s: int = 5,
         timeout_s: float = 5.0,
         close_timeout_s: float = 2.0,
         outbox_limit: int = 1024,
     ) -> None:
-        self.address = BrokerAddress.parse(url)
+        self._endpoint = Endpoint.parse(url, tls, name)
+        self.address = self._endpoint.address
         self.fleet = checked_name(fleet)
         self.name = checked_name(name)
         self.boot_id = uuid.uuid4().hex[:12]
@@ -243,7 +247,7 @@ class Bus:
             _log.error("not subscribed", bus=self.name, address=subscription.address_filter, why=str(error))
 
     def _on_message(self, message: aiomqtt.Message) -> None:
-        self._inbox.take(message.topic.value, message.payload)
+        self._inbox.take(message.topic.value, message.payload, retained=bool(message.retain))
 
     # The connection
 
@@ -253,6 +257,8 @@ class Bus:
         while not self._closing:
             connected_at_s = math.inf
             try:
+                if not ever_connected:
+                    await self._forget_earlier_life()
                 async with connected(self._new_client()) as client:
                     await self._subscribe_everything(client)
                     if self._closing:
@@ -265,7 +271,7 @@ class Bus:
                     await until_lost(client)
             except aiomqtt.MqttError as error:
                 if not ever_connected:
-                    raise explain(error, self.address) from None
+                    raise await explained(error, self._endpoint) from None
                 lost = connected_at_s < math.inf
                 why = "connection lost" if lost else f"no connection: {error}"
                 _log.warning(f"{why}; trying again", bus=self.name, broker=str(self.address))
@@ -274,17 +280,25 @@ class Bus:
             failures = 0 if time.monotonic() - connected_at_s > _STEADY_AFTER_S else failures + 1
             await asyncio.sleep(_backoff_s(failures))
 
-    def _new_client(self) -> aiomqtt.Client:
+    async def _forget_earlier_life(self) -> None:
+        """Where the identity is the client id, the broker may keep subscriptions and messages of an earlier life."""
+        if self._endpoint.credentials is not None:
+            async with connected(self._new_client(clean_session=True)):
+                pass
+
+    def _new_client(self, *, clean_session: bool = False) -> aiomqtt.Client:
+        # The broker keeps what arrives in a short absence for the same life of this process, not for its next. A
+        # secured broker takes a certificate's name as the client id whatever is said here, so that is what is said.
+        one_life = f"{self.fleet}.{self.name}.{self.boot_id}"
         return new_client(
-            self.address,
-            # The broker keeps what arrives in a short absence for the same life of this process, not for its next.
-            identifier=f"{self.fleet}.{self.name}.{self.boot_id}",
-            clean_session=False,
+            self._endpoint,
+            identifier=one_life if self._endpoint.credentials is None else self.name,
+            clean_session=clean_session,
             on_message=self._on_message,
             keepalive_s=self._keepalive_s,
             timeout_s=self._timeout_s,
             in_flight_limit=_IN_FLIGHT_LIMIT,
-            will=self._encoded_will(),
+            will=None if clean_session else self._encoded_will(),
         )
 
     def _encoded_will(self) -> aiomqtt.Will | None:

@@ -27,7 +27,7 @@ def fit_within(image: Image.Image, longest_side_px: int) -> Image.Image:
 
 def shrink_jpeg(jpeg: bytes, scale: float, quality: int) -> bytes:
     """The same picture with its sides scaled by a factor below 1, encoded again; never below one block of JPEG."""
-    with Image.open(io.BytesIO(jpeg)) as picture:
+    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as picture:
         width, height = (max(_BLOCK_PX, round(side * scale)) for side in picture.size)
         smaller = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     return encode_jpeg(smaller, quality)

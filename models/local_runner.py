@@ -6,6 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import structlog
+
+from ..bus.errors import MessageRefused
 from ..bus.kinds import TaskKind
 from ..bus.messages import Timing
 from ..bus.places import Place
@@ -22,6 +25,8 @@ from .modes.registry import MODES
 from .questions import Answerer, Question, own_place
 from .showing import Showing
 
+log = structlog.get_logger()
+
 
 class LocalRunner:
     """See `JobRunner`.
@@ -29,6 +34,8 @@ class LocalRunner:
     cloud_line: the way to the clouds, for an answerer that can answer together with one.
     slot_power_w: electric power while it computes, as policies are told. meter: of what it is; None: that power.
     stream_interval_ms: an answer's words are shown at most so often while it is made; None: never.
+
+    counters: realised_elsewhere, and expired_work_ms: computed for answers that were not ready at their deadlines.
     """
 
     slots = 1
@@ -119,8 +126,16 @@ class LocalRunner:
                 session=session,
                 watch=showing.saw,
             )
+        except MessageRefused:
+            raise
+        except Exception as error:
+            # A model is foreign code, and a task is from anywhere: what the two do to each other costs this task alone.
+            log.exception("the model has failed", task_id=task.task_id, vehicle=job.vehicle)
+            raise MessageRefused("failed", repr(error)) from error
         finally:
             context = session.close() if session is not None else None
+        if past_deadline():
+            self.counters["expired_work_ms"] += round(worked.computed_ms)
         if worked.answer is None:
             return None
         cloud_energy_j = session.energy_j if session is not None else 0.0

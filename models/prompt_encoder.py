@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..bus.errors import MessageRefused, SplitError
 from ..datasets.phrases import telemetry_text
+from .control_tokens import ControlTokens
 from .images import open_image
 from .prompt_layout import LaidOutPrompt, VisualFeatures
 from .questions import MOST_FRAMES, Question
@@ -26,22 +27,26 @@ class PromptReader:
         # Untyped: what a processor accepts and owns differs by family.
         self._processor: Any = processor
         self._tokenizer: Any = self._processor.tokenizer
-        self._control_tokens = [each.content for each in self._tokenizer.added_tokens_decoder.values() if each.special]
+        added = self._tokenizer.added_tokens_decoder.values()
+        self._control_tokens = ControlTokens(each.content for each in added if each.special)
 
     def read(self, question: Question) -> dict[str, Tensor]:
         """Inputs of the whole model, batch 1. Of more than `MOST_FRAMES` frames the newest are looked at.
 
-        Raises MessageRefused for an image that cannot be used, or a prompt that holds the model's control tokens.
+        A prompt's control characters and control tokens are left out. Raises MessageRefused for an image that cannot be
+        used, and with reason "prompt" where the processor cannot make inputs of the words.
         """
-        if any(token in question.prompt for token in self._control_tokens):
-            raise MessageRefused("prompt", "it contains a control token of the model")
         if not question.frames:
             raise MessageRefused("image-missing", "a question needs at least one frame")
         images = [open_image(frame) for frame in question.frames[-MOST_FRAMES:]]
-        words = f"{telemetry_text(question.telemetry)} {question.prompt}"
+        words = f"{telemetry_text(question.telemetry)} {self._control_tokens.stripped(question.prompt)}"
         turn = {"role": "user", "content": [*({"type": "image"} for _ in images), {"type": "text", "text": words}]}
         text = self._processor.apply_chat_template([turn], add_generation_prompt=True)
-        return dict(self._processor(images=[images], text=[text], return_tensors="pt"))
+        try:
+            return dict(self._processor(images=[images], text=[text], return_tensors="pt"))
+        except ValueError as error:
+            # The library's own word for a text whose image tokens are not those of its images.
+            raise MessageRefused("prompt", str(error)) from None
 
     def words(self, tokens: list[int]) -> str:
         """The text of an answer's tokens, without control tokens."""

@@ -13,6 +13,10 @@ from ..policy.candidates import NodeView
 
 _GUESSED_NETWORK_MS = 20.0  # until the first round trip has been timed
 _SMOOTHING = 0.2
+# A decision lists every node at up to two places, and travels; who announces thousands of names is no fleet.
+MOST_NODES = 128
+# A node that has left, or was not heard of for so long, gives way to a new one where there is no room for both.
+_GONE_AFTER_S = 60.0
 _PLACES_OF: dict[Role, frozenset[Place]] = {
     "vehicle": frozenset(),
     "edge": frozenset(("edge", "edge+cloud")),
@@ -44,9 +48,15 @@ class NodeTable:
         self._nodes: dict[str, _Node] = {}
 
     def update_state(self, state: NodeState, now_s: float) -> bool:
-        """Take a node's report. True where a node that was alive is dead now."""
+        """Take a node's report. True where a node that was alive is dead now.
+
+        Where there is no room for one more, it takes that of the one that was not heard of for longest among those
+        that are gone; where none is, it is not taken up.
+        """
         known = self._nodes.get(state.node)
         if known is None:
+            if len(self._nodes) >= MOST_NODES and not self._forget_one(now_s):
+                return False
             self._nodes[state.node] = _Node(state, now_s)
             return False
         died = known.state.alive and not state.alive
@@ -54,6 +64,17 @@ class NodeTable:
         if died:
             known.unreported.clear()
         return died
+
+    def _forget_one(self, now_s: float) -> bool:
+        """Of the nodes that are gone the one that was not heard of for longest; False where none is."""
+        gone = {
+            name: node.reported_s
+            for name, node in self._nodes.items()
+            if not node.state.alive or now_s - node.reported_s > _GONE_AFTER_S
+        }
+        if gone:
+            del self._nodes[min(gone, key=gone.__getitem__)]
+        return bool(gone)
 
     def update_load(self, node: str, load: Load, now_s: float) -> None:
         """An ACK, Reject or Result carries the node's load of that moment: fresher than any heartbeat."""
@@ -63,7 +84,8 @@ class NodeTable:
 
     def sent(self, node: str, task_id: str) -> None:
         """A task is on its way that the node's reports do not count yet."""
-        self._nodes[node].unreported.add(task_id)
+        if (known := self._nodes.get(node)) is not None:
+            known.unreported.add(task_id)
 
     def settled(self, node: str, task_id: str) -> None:
         """The node has answered for the task (ACK, Reject or Result), or nobody waits for it any more."""
@@ -83,19 +105,20 @@ class NodeTable:
 
     def quickest_ms(self, node: str, kind: str) -> float:
         """Expected time to an answer if nothing were queued; infinite for a node that is dead or tells no load."""
-        known = self._nodes[node]
-        load = known.state.load
-        if not known.state.alive or load is None:
+        known = self._nodes.get(node)
+        if known is None or not known.state.alive or (load := known.state.load) is None:
             return math.inf
         return known.network_ms + min((by_kind.get(kind, 0.0) for by_kind in load.service_ms.values()), default=0.0)
 
     def is_dead(self, node: str) -> bool:
-        """Whether a node's last word was its will."""
-        return not self._nodes[node].state.alive
+        """Whether a node's last word was its will, or it is forgotten since."""
+        known = self._nodes.get(node)
+        return known is None or not known.state.alive
 
     def is_silent(self, node: str, now_s: float, *, silent_after_ms: float) -> bool:
         """Whether nothing was heard of a node for so long."""
-        return (now_s - self._nodes[node].reported_s) * 1000 > silent_after_ms
+        known = self._nodes.get(node)
+        return known is None or (now_s - known.reported_s) * 1000 > silent_after_ms
 
     def views(self, now_s: float, *, refused_by: frozenset[str] = frozenset()) -> list[NodeView]:
         return [

@@ -14,6 +14,7 @@ from ...bus.errors import BackendError
 from ...bus.kinds import EXPLAIN, KINDS, TaskKind
 from ...bus.messages import Timing
 from ...bus.places import Place
+from ...bus.plain_text import plain_text
 from ...models.admission import Job
 from ...models.images import colour_card_jpeg, open_image
 from ...models.job_runner import Answered
@@ -57,8 +58,9 @@ class ServerRunnerSettings:
 class ServerRunner:
     """See `JobRunner`. It cannot say single tokens for edges: a server shares no hidden states.
 
-    counters: those of the client, and prompt_tokens, completion_tokens, cost_millionths (of the prices' currency) and
-    uncounted_answers (of which the server did not tell the tokens).
+    counters: those of the client, and prompt_tokens, completion_tokens, cost_millionths (of the prices' currency),
+    uncounted_answers (of which the server did not tell the tokens) and expired_work_ms (of requests that were broken
+    off at their deadlines).
     """
 
     model_hash = ""
@@ -114,13 +116,14 @@ class ServerRunner:
         task = job.task
         picture = task.frames[-1]
         await asyncio.to_thread(open_image, picture)  # refused here, a broken picture costs no request
-        messages = self._messages(KINDS.get(task.kind, EXPLAIN), task.prompt, picture, task.telemetry)
+        messages = self._messages(KINDS.get(task.kind, EXPLAIN), plain_text(task.prompt), picture, task.telemetry)
         begun_s = time.monotonic()
         try:
             completion = await self._client.complete(
                 messages, max_tokens=self._settings.max_tokens, deadline_s=job.deadline_s
             )
         except TimeoutError:
+            self.counters["expired_work_ms"] += round((time.monotonic() - begun_s) * 1000)
             self._missed += 1
             if self._missed >= _MISSED_DEADLINES:
                 self._shut("silent", f"{self._missed} deadlines in a row have passed without an answer")

@@ -22,7 +22,7 @@ from roadside.models.answering import cloud_answerer, edge_answerer, vehicle_ans
 from roadside.models.decoding import Spoke
 from roadside.models.prompt_encoder import PromptReader
 from roadside.models.questions import Answerer, Question, answer_at_once, own_place
-from roadside.models.tokenizer import SPECIAL_TOKENS
+from roadside.models.tokenizer import IMAGE, SPECIAL_TOKENS
 
 PLACES: dict[str, Callable[[str | None], Answerer]] = {
     "edge": edge_answerer,
@@ -136,12 +136,13 @@ def test_every_kind_of_png_is_understood(answerer: Answerer, mode: str) -> None:
     assert answer_at_once(answerer, Question(EXPLAIN.prompt, (encoded(picture, "PNG"),))).tokens
 
 
-def test_control_tokens_in_a_prompt_are_refused(answerer: Answerer, frame: bytes) -> None:
-    """An extra image token would make the model look for a second image."""
-    for token in SPECIAL_TOKENS:
-        with pytest.raises(MessageRefused) as refused:
-            answer_at_once(answerer, Question(f"what is {token} this ?", (frame,)))
-        assert refused.value.reason == "prompt"
+@pytest.mark.parametrize("written", ["{}", "\N{RIGHT-TO-LEFT OVERRIDE}{}\0", "x{}y"], ids=["", "with controls", "in"])
+def test_control_tokens_in_a_prompt_are_left_out(answerer: Answerer, frame: bytes, written: str) -> None:
+    """An extra image token would make the model look for a second image; the tokenizer knows no capitals."""
+    plain = answer_at_once(answerer, Question("what is xy this ?" if "x" in written else "what is this ?", (frame,)))
+    for token in (*SPECIAL_TOKENS, IMAGE.upper(), f"{IMAGE[:3]}{IMAGE}{IMAGE[3:]}"):
+        said = answer_at_once(answerer, Question(f"what is {written.format(token)} this ?", (frame,)))
+        assert said.tokens == plain.tokens
 
 
 def test_a_question_without_a_frame_is_refused(answerer: Answerer) -> None:
