@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .bus.errors import ConfigurationError, RoadsideError
-from .verbs import asking, benches, evaluation, fine_tuning, fleet, links, logs, reference, runs, training
+from .verbs import asking, benches, evaluation, fine_tuning, fleet, links, logs, reference, runs, showing, top, training
 
 app = typer.Typer(
     name="roadside",
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # In the order in which --help lists them.
-for group in (runs, fleet, links, asking, evaluation, fine_tuning, reference):
+for group in (runs, showing, top, fleet, links, asking, evaluation, fine_tuning, reference):
     app.add_typer(group.verbs)
 for name, group in {"log": logs, "train": training, "bench": benches}.items():
     app.add_typer(group.verbs, name=name)
@@ -32,6 +32,8 @@ _EXTRA_OF = {
     "tokenizers": "edge",
     "safetensors": "edge",
     "httpx2": "openai",
+    "nicegui": "ui",
+    "uvicorn": "ui",
     "accelerate": "train",
     "matplotlib": "train",
     "peft": "train",
