@@ -52,21 +52,38 @@ def open_for_writing(path: Path, kind: DatabaseKind) -> sqlite3.Connection:
     return connection
 
 
-def open_for_reading(path: Path, kind: DatabaseKind) -> sqlite3.Connection:
+def open_for_reading(path: Path, kind: DatabaseKind, *, once: bool = False) -> sqlite3.Connection:
     """Open an existing file, which may still be written to by another process.
 
+    once: the connection need not see what is written after it was opened, and leaves no file behind.
     Raises RunError where it is missing, damaged, something else or of another schema version.
     """
     if not path.is_file():
         raise RunError(f"there is no {kind.what} at {path}: give a run directory that `roadside demo` has made")
     with explained(path, kind.what):
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        connection = connect_for_reading(path, once=once)
         try:
             _check(connection, path, kind)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def connect_for_reading(path: Path, *, once: bool) -> sqlite3.Connection:
+    """Connect to an existing file without a look at it; once: as in `open_for_reading`. Raises sqlite3.Error.
+
+    A writer that has written keeps a log beside its file. Where there is none, "immutable" keeps SQLite from making one
+    just to read: a run that is over stays as it is, and may lie where nothing can be written.
+    """
+    at_rest = once and not path.with_name(f"{path.name}-wal").exists()
+    mode = "mode=ro&immutable=1" if at_rest else "mode=ro"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
+
+
+def is_damage(error: RunError) -> bool:
+    """Whether a RunError of this module is about a file whose content is broken."""
+    return _family(error.__cause__) in _DAMAGED
 
 
 def _check(connection: sqlite3.Connection, path: Path, kind: DatabaseKind) -> None:
@@ -87,8 +104,7 @@ def explained(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # The low byte is the family; the rest tells where in SQLite it happened.
-        family = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        family = _family(error)
         if family in _FULL:
             raise RunError(
                 f"the {what} {path} cannot be written ({error}): free space on its disk or give the run another folder"
@@ -98,3 +114,8 @@ def explained(path: Path, what: str) -> Iterator[None]:
                 f"the {what} {path} is damaged ({error}): restore it from a copy or repeat the run"
             ) from error
         raise RunError(f"the {what} {path} cannot be used ({error}): check the file and its permissions") from error
+
+
+def _family(error: BaseException | None) -> int:
+    """The low byte of SQLite's code; the rest tells where in SQLite it happened."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -21,6 +21,7 @@ import structlog
 from ..bus.errors import RunError
 from ..bus.messages import Outcome, TaskState
 from .database import DatabaseKind, explained, open_for_reading, open_for_writing
+from .salvage import open_or_salvage
 
 _log = structlog.get_logger(__name__)
 
@@ -193,6 +194,21 @@ def read_journal(path: Path) -> list[JournalEntry]:
             return _entries(connection)
     finally:
         connection.close()
+
+
+def salvage_journal(path: Path) -> tuple[list[JournalEntry], list[str]]:
+    """What can be read of a journal that may be damaged, and what is to be said about that; never raises RunError."""
+    try:
+        connection, damage = open_or_salvage(path, _KIND)
+        try:
+            with explained(path, _KIND.what):
+                if damage and connection.execute("SELECT count(*) FROM owner").fetchone()[0] == 0:
+                    connection.execute("INSERT INTO owner VALUES (?)", (path.stem,))
+                return _entries(connection), damage
+        finally:
+            connection.close()
+    except RunError as error:
+        return [], [str(error)]
 
 
 def _entries(connection: sqlite3.Connection) -> list[JournalEntry]:

@@ -20,9 +20,11 @@ from typing import Literal, Self, TypeVar
 
 import msgspec
 
+from ..bus.errors import RunError
 from ..bus.messages import ContextUse, Decision, Outcome, Part, Role, Timing, Truth
 from .database import DatabaseKind, explained, open_for_reading
 from .run import RunDirectory
+from .salvage import open_or_salvage
 
 # "redelivered": the same message again, as MQTT and a resending vehicle may do it. "contradicting": a second, different
 # ending of the same task, which must never happen.
@@ -144,7 +146,10 @@ class RecordedOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RecordedState:
-    """One self-portrait of a node or vehicle, at one moment. queued, slots: None of those that tell no load."""
+    """One self-portrait of a node or vehicle, at one moment.
+
+    queued, slots, running, wait_ms: None of those that tell no load.
+    """
 
     received_at_s: float
     node: str
@@ -157,6 +162,43 @@ class RecordedState:
     memory_bytes: int
     queued: int | None = None
     slots: int | None = None
+    running: int | None = None
+    wait_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """An answer of a node, provisional or final, seen by a driver or not; the fields are those of `Result`."""
+
+    received_at_s: float
+    vehicle: str
+    node: str
+    task_id: str
+    attempt: int
+    final: bool
+    text: str
+    place: str
+    mode: str
+    model: str
+    confidence: float
+    queue_ms: float
+    inference_ms: float
+    context_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAck:
+    """What a node said to an attempt before it answered; reason and retry_after_ms are those of a refusal."""
+
+    received_at_s: float
+    vehicle: str
+    node: str
+    task_id: str
+    attempt: int
+    accepted: bool
+    reason: str
+    retry_after_ms: float
+    wait_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +221,26 @@ class NodeRecord:
 class Ledger:
     """A run's ledger, open for reading, also while it is written; a context manager.
 
+    damage: what is missing of one that was salvaged, a line each.
     Raises RunError where the file is missing, damaged, something else or of another schema version.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, damage: list[str] | None = None) -> None:
         self._path = path
         self._connection = connection
+        self._connection.row_factory = sqlite3.Row
+        self._may_be_damaged = damage is not None
+        self.damage = damage or []
 
     @classmethod
     def open(cls, run: RunDirectory) -> Self:
-        connection = open_for_reading(run.ledger_path, LEDGER)
-        connection.row_factory = sqlite3.Row
-        return cls(run.ledger_path, connection)
+        return cls(run.ledger_path, open_for_reading(run.ledger_path, LEDGER))
+
+    @classmethod
+    def salvage(cls, run: RunDirectory) -> Self:
+        """Open what can be read of a ledger that may be damaged, to read it once. Raises RunError for another kind of
+        file and for another schema version."""
+        return cls(run.ledger_path, *open_or_salvage(run.ledger_path, LEDGER))
 
     def __enter__(self) -> Self:
         return self
@@ -200,16 +250,37 @@ class Ledger:
 
     def outcomes(self) -> list[RecordedOutcome]:
         """Every outcome that was heard, repeats included, in the order of arrival."""
-        return [
-            RecordedOutcome(row["vehicle"], row["received_at_s"], row["repeat"], _outcome_of(row))
-            for row in self._rows("SELECT * FROM outcomes ORDER BY id")
-        ]
+        outcomes: list[RecordedOutcome] = []
+        unreadable = 0
+        for row in self._rows("SELECT * FROM outcomes ORDER BY id"):
+            try:
+                outcomes.append(RecordedOutcome(row["vehicle"], row["received_at_s"], row["repeat"], _outcome_of(row)))
+            except msgspec.MsgspecError as error:
+                if not self._may_be_damaged:
+                    raise RunError(
+                        f"the ledger {self._path} holds an outcome that cannot be read ({error}): restore it from a"
+                        " copy or repeat the run"
+                    ) from error
+                unreadable += 1
+        if unreadable:
+            self.damage.append(f"{unreadable} outcomes in the ledger {self._path.name} hold what is no outcome")
+        return outcomes
 
     def node_states(self) -> list[RecordedState]:
         """The self-portraits of nodes and vehicles, in the order of arrival."""
         columns = ", ".join(RecordedState.__slots__)
         rows = self._rows(f"SELECT {columns} FROM node_states ORDER BY id")
         return [RecordedState(**{**dict(row), "alive": bool(row["alive"])}) for row in rows]
+
+    def answers(self) -> list[RecordedAnswer]:
+        """Every answer of a node, in the order of arrival."""
+        rows = self._rows(f"SELECT {', '.join(RecordedAnswer.__slots__)} FROM answers ORDER BY id")
+        return [RecordedAnswer(**{**dict(row), "final": bool(row["final"])}) for row in rows]
+
+    def acks(self) -> list[RecordedAck]:
+        """Every acceptance and refusal, in the order of arrival."""
+        rows = self._rows(f"SELECT {', '.join(RecordedAck.__slots__)} FROM acks ORDER BY id")
+        return [RecordedAck(**{**dict(row), "accepted": bool(row["accepted"])}) for row in rows]
 
     def nodes(self) -> list[NodeRecord]:
         """One row per node or vehicle that was ever alive: vehicles, edges, clouds."""

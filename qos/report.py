@@ -26,7 +26,7 @@ _ENDING_GRACE_S = 2.0
 
 
 def summarise(run: RunDirectory) -> dict[str, Any]:
-    """Read a run, which may still go on, and summarise it. Raises RunError where it cannot be read."""
+    """Read a run, which may still go on or be damaged, and summarise it. Raises RunError where it cannot be read."""
     return summary_of(read_run(run))
 
 
@@ -46,6 +46,7 @@ def summary_of(record: RunRecord) -> dict[str, Any]:
         "qos": qos(answers),
         "placements": placements(outcomes),
         "context": context(outcomes),
+        "damage": list(record.damage),
     }
 
 

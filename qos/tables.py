@@ -79,7 +79,7 @@ def _in_words(summary: Mapping[str, Any]) -> Text:
     if summary["context"]["answers"]:
         sentences.append(_together(summary["context"]))
     words = Text("\n".join(sentences))
-    for warning in _warnings(tasks):
+    for warning in [*_warnings(tasks), *summary["damage"]]:
         words.append(f"\n{warning}", style="bold red")
     return words
 
