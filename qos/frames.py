@@ -20,7 +20,7 @@ from typing import Self
 import structlog
 
 from ..bus.errors import RunError
-from .database import DatabaseKind, explained, open_for_writing
+from .database import DatabaseKind, explained, open_for_reading, open_for_writing
 from .retention import FrameRetention
 
 _KIND = DatabaseKind(
@@ -58,6 +58,34 @@ class Origin:
     task_id: str | None = None
     clip: str | None = None
     moment_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFrame:
+    """A frame that a run still holds. path: of the image file."""
+
+    path: Path
+    origin: Origin
+
+
+def read_index(folder: Path) -> list[KeptFrame]:
+    """The frames of a run whose files are there, oldest first; none where the folder has no index. Raises RunError.
+
+    A run may have come from somebody else: what its index calls a file outside of the folder is left out.
+    """
+    if not (folder / _INDEX).is_file():
+        return []
+    inside = folder.resolve()
+    connection = open_for_reading(folder / _INDEX, _KIND, once=True)
+    try:
+        with explained(folder / _INDEX, _KIND.what):
+            rows = connection.execute(
+                "SELECT file, vehicle, received_at_s, task_id, clip, moment_s FROM frames ORDER BY received_at_s, id"
+            ).fetchall()
+    finally:
+        connection.close()
+    frames = [KeptFrame((folder / file).resolve(), Origin(*origin)) for file, *origin in rows]
+    return [frame for frame in frames if frame.path.is_relative_to(inside) and frame.path.is_file()]
 
 
 class FrameStore:

@@ -23,6 +23,33 @@ class Estimate:
     half_width: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and the two ends of its 95% interval, which need not lie around it evenly."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def holds_zero(self) -> bool:
+        return self.low <= 0.0 <= self.high
+
+
+def share_95(successes: int, trials: int) -> Interval | None:
+    """The share of independent trials that succeeded, with Wilson's score interval; None of no trials.
+
+    Unlike value plus or minus a standard error it stays within 0 and 1, and is no point where all or none succeeded.
+    """
+    if trials == 0:
+        return None
+    share = successes / trials
+    z2 = _Z_95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    spread = _Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    return Interval(share, min(share, max(0.0, centre - spread)), max(share, min(1.0, centre + spread)))
+
+
 def t_95(degrees_of_freedom: int) -> float:
     """The quantile; above 30 degrees of freedom by the first terms of its expansion around the normal one."""
     if degrees_of_freedom <= len(_T_95):

@@ -54,16 +54,23 @@ def _headline(record: RunRecord, summary: Mapping[str, Any]) -> Text:
 
 
 def _in_words(summary: Mapping[str, Any]) -> Text:
-    """The totals, as sentences."""
+    words = Text("\n".join(sentences(summary)))
+    for warning in warnings(summary):
+        words.append(f"\n{warning}", style="bold red")
+    return words
+
+
+def sentences(summary: Mapping[str, Any]) -> list[str]:
+    """The totals of a run's summary, in words."""
     tasks, latency, quality, energy = (summary[key] for key in ("tasks", "latency_ms", "qos", "energy_j"))
     in_time_count = round(summary["in_time_share"] * tasks["created"])
-    sentences = [
+    words = [
         f"{_several(tasks['created'], 'task')}: {in_time_count} answered in time ({summary['in_time_share']:.0%}),"
         f" {tasks['fallback']} by the vehicle's narrator instead (fallback), {tasks['expired']} expired,"
         f" {tasks['rejected']} rejected, {tasks['lost']} lost."
     ]
     if latency["p50"] is not None:
-        sentences.append(
+        words.append(
             f"Half of the answers were there within {latency['p50']:.0f} ms, 90% within {latency['p90']:.0f} ms,"
             f" 99% within {latency['p99']:.0f} ms."
         )
@@ -73,14 +80,11 @@ def _in_words(summary: Mapping[str, Any]) -> Text:
             for part, share in (("action", quality["action_accuracy"]), ("reason", quality["justification_accuracy"]))
             if share is not None
         ]
-        sentences.append(f"Of {quality['n']} answers that the log can judge, {' and '.join(said)}.")
+        words.append(f"Of {quality['n']} answers that the log can judge, {' and '.join(said)}.")
     if energy["mean"] is not None:
-        sentences.append(f"An answer took {energy['mean']:.2f} J ({energy['method']}).")
+        words.append(f"An answer took {energy['mean']:.2f} J ({energy['method']}).")
     if summary["context"]["answers"]:
-        sentences.append(_together(summary["context"]))
-    words = Text("\n".join(sentences))
-    for warning in [*_warnings(tasks), *summary["damage"]]:
-        words.append(f"\n{warning}", style="bold red")
+        words.append(_together(summary["context"]))
     return words
 
 
@@ -94,16 +98,18 @@ def _together(context: Mapping[str, Any]) -> str:
     )
 
 
-def _warnings(tasks: Mapping[str, int]) -> list[str]:
+def warnings(summary: Mapping[str, Any]) -> list[str]:
     """What must never happen, or makes the figures incomplete."""
+    tasks = summary["tasks"]
     about = {
         "lost": "without any ending",
         "duplicate_visible": "shown twice",
         "stale_shown": "shown after the deadline",
         "unrecorded": "ended on the vehicle, but not heard of by the recorder: the figures above leave them out",
     }
-    warnings = [f"{_several(tasks[key], 'task')} {text}" for key, text in about.items() if tasks[key]]
-    return warnings + ([f"{_several(tasks['open'], 'task')} still open"] if tasks["open"] else [])
+    found = [f"{_several(tasks[key], 'task')} {text}" for key, text in about.items() if tasks[key]]
+    found += [f"{_several(tasks['open'], 'task')} still open"] if tasks["open"] else []
+    return [*found, *summary["damage"]]
 
 
 def places_table(outcomes: Sequence[Outcome]) -> Table:
