@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from .bus.errors import ConfigurationError, RoadsideError
-from .verbs import asking, benches, evaluation, fine_tuning, fleet, links, logs, reference, runs, showing, top, training
+from .verbs import (
+    asking,
+    benches,
+    evaluation,
+    fine_tuning,
+    fleet,
+    links,
+    logs,
+    reference,
+    runs,
+    securing,
+    showing,
+    top,
+    training,
+)
 
 app = typer.Typer(
     name="roadside",
@@ -20,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # In the order in which --help lists them.
-for group in (runs, showing, top, fleet, links, asking, evaluation, fine_tuning, reference):
+for group in (runs, showing, top, fleet, securing, links, asking, evaluation, fine_tuning, reference):
     app.add_typer(group.verbs)
 for name, group in {"log": logs, "train": training, "bench": benches}.items():
     app.add_typer(group.verbs, name=name)
@@ -34,6 +48,7 @@ _EXTRA_OF = {
     "httpx2": "openai",
     "nicegui": "ui",
     "uvicorn": "ui",
+    "cryptography": "secure",
     "accelerate": "train",
     "matplotlib": "train",
     "peft": "train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -14,8 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from .bus import topics
-from .bus.broker import Broker
-from .bus.defaults import VIDEO_VARIABLE
+from .bus.access_rules import IdentityRole
+from .bus.broker import Broker, find_mosquitto
+from .bus.defaults import DEFAULT_WATCHER, VIDEO_VARIABLE
 from .bus.errors import ConfigurationError
 from .bus.places import Place
 from .bus.shaping_proxy import ShapingProxy
@@ -37,6 +39,7 @@ from .vehicle_node.schedule import arrivals
 _START_TIMEOUT_S = 120.0
 _FLEET = "demo"
 _LEARNER = "learner-1"
+_ONLOOKER = "demo"
 _EXPLORE_SHARE = 0.05
 
 
@@ -53,6 +56,7 @@ class DemoOptions:
     link: between each vehicle and the broker, as datasets/link_traces.py reads it; None: this machine's loopback.
     frames_per_task: how many frames a vehicle sends with a question.
     frame_interval_s: between two frames that a vehicle publishes for people; 0: none. keep_frames: which the run keeps.
+    secure: whether the broker lets in only who has a certificate, each to do what its role may.
     """
 
     log: Path | None = None
@@ -77,12 +81,14 @@ class DemoOptions:
     frames_per_task: Annotated[int, Meta(ge=1, le=2)] = 1
     frame_interval_s: Annotated[float, Meta(ge=0)] = 2.0
     keep_frames: KeepFrames = "none"
+    secure: bool = False
     run: Path | None = None
 
 
 def check_options(options: DemoOptions) -> None:
     """Raise ConfigurationError where log, video, policy, place or link cannot be used; starts nothing."""
     _check_place(options)
+    _check_secure(options)
     if options.link is not None:
         parse_link(options.link)
     check_source(options.log, options.video)
@@ -95,12 +101,13 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
     Nothing is started before log or video, policy and link are known to be usable.
     """
     _check_place(options)
+    _check_secure(options)
     link = parse_link(options.link) if options.link is not None else None
     # On a thread: a camera takes its time to show something.
     await asyncio.to_thread(check_source, options.log, options.video)
     policy = _make_policy(options).name
     vehicles = _names("vehicle", options.vehicles)
-    nodes = dict.fromkeys(_names("edge", options.edges), "edge")
+    nodes: dict[str, IdentityRole] = dict.fromkeys(_names("edge", options.edges), "edge")
     nodes |= dict.fromkeys(_names("cloud", options.clouds), "cloud")
     planned = sum(
         1
@@ -116,12 +123,14 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(_progress(console))
         status = progress.add_task("starting the broker", total=None)
-        broker_url, broker_kind = await _broker(options, run, stack)
+        learners = [_LEARNER] if options.learn else []
+        tls = _certificates(run, nodes, vehicles, learners, stack) if options.secure else None
+        broker_url, broker_kind = await _broker(options, tls, run, stack)
         run.note_broker(broker_kind)
         # In this process, which has little else to do: a process for each link would cost more than the bytes.
         # Entered before the fleet, so that the links stand until its last process has ended.
         links = await stack.enter_async_context(AsyncExitStack())
-        fleet = await stack.enter_async_context(Fleet(run, broker_url))
+        fleet = await stack.enter_async_context(Fleet(run, broker_url, tls))
 
         progress.update(status, description=f"starting the nodes ({broker_kind})")
         keep = ("--keep-frames", options.keep_frames)
@@ -130,14 +139,13 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         mode = {"edge": ("--mode", options.mode)}
         for name, role in nodes.items():
             await fleet.start(name, role, "--name", name, "--fleet", _FLEET, *model, *mode.get(role, ()))
-        learners = [_LEARNER] if options.learn else []
         for name in learners:
             start = ("--start", str(options.policy_weights)) if options.policy_weights is not None else ()
             flags = ("--name", name, "--fleet", _FLEET, "--policy", policy, "--folder", str(run.path / name), *start)
             await fleet.start(name, "learner", *flags)
         await fleet.ready(["recorder", *nodes, *learners], timeout_s=_START_TIMEOUT_S)
 
-        bus = await stack.enter_async_context(Bus(url=broker_url, fleet=_FLEET, name="demo"))
+        bus = await stack.enter_async_context(Bus(url=broker_url, fleet=_FLEET, name=_ONLOOKER, tls=tls))
         outcomes = bus.subscribe(topics.OUTCOME, limit=1024)
         showing = asyncio.create_task(_show(outcomes, progress, status))
         stack.callback(showing.cancel)
@@ -198,10 +206,40 @@ def _check_place(options: DemoOptions) -> None:
         raise ConfigurationError("edges in mode standalone ask no cloud: leave out --mode, or give --place edge")
 
 
-async def _broker(options: DemoOptions, run: RunDirectory, stack: AsyncExitStack) -> tuple[str, BrokerKind]:
+def _check_secure(options: DemoOptions) -> None:
+    if not options.secure:
+        return
+    if options.broker is not None:
+        raise ConfigurationError("--secure starts a broker of its own: leave out --broker")
+    if find_mosquitto() is None:
+        raise ConfigurationError(
+            "--secure needs mosquitto, as amqtt has no access rules: install it (`apt-get install mosquitto`)"
+        )
+
+
+def _certificates(
+    run: RunDirectory, nodes: dict[str, IdentityRole], vehicles: list[str], learners: list[str], stack: AsyncExitStack
+) -> Path:
+    """An authority for this run alone, and what it vouches for: gone when the run is over."""
+    from .bus.secured_fleet import SecuredFleet
+
+    roles: dict[str, IdentityRole] = {**nodes, "recorder": "recorder", _ONLOOKER: "watcher", DEFAULT_WATCHER: "watcher"}
+    roles.update((name, "vehicle") for name in vehicles)
+    roles.update((name, "learner") for name in learners)
+    folder = run.path / "secured"
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    secured = SecuredFleet.create(folder, fleet=_FLEET, members=list(roles.items()), days=1)
+    # Nobody else can join, then, whoever gets to read the folder.
+    secured.forget_authority()
+    return folder
+
+
+async def _broker(
+    options: DemoOptions, tls: Path | None, run: RunDirectory, stack: AsyncExitStack
+) -> tuple[str, BrokerKind]:
     if options.broker:
         return options.broker, "external"
-    broker = await stack.enter_async_context(Broker(directory=run.path / "broker"))
+    broker = await stack.enter_async_context(Broker(directory=run.path / "broker", tls=tls))
     return broker.url, broker.kind
 
 

@@ -10,9 +10,10 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 
-from .bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE
+from .bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE, TLS_VARIABLE
 from .bus.errors import FleetError
 from .bus.process import READY
 from .qos.run import RunDirectory
@@ -24,12 +25,15 @@ _DRAIN_S = 10.0
 class Fleet:
     """run: where the processes' log files go; broker_url: the broker that they all use.
 
+    tls: the folder with their certificates; None leaves it to them, where a file of theirs may say it.
+
     Use as an async context manager: leaving it stops them all.
     """
 
-    def __init__(self, run: RunDirectory, broker_url: str) -> None:
+    def __init__(self, run: RunDirectory, broker_url: str, tls: Path | None = None) -> None:
         self._run = run
         self._broker_url = broker_url
+        self._tls = tls
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     async def __aenter__(self) -> Fleet:
@@ -54,6 +58,10 @@ class Fleet:
         """
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **(variables or {})}
         environment[BROKER_VARIABLE] = broker_url or self._broker_url
+        # What this process was told of another broker's certificates is not meant for them.
+        environment.pop(TLS_VARIABLE, None)
+        if self._tls is not None:
+            environment[TLS_VARIABLE] = str(self._tls)
         if environment.get(LOG_LEVEL_VARIABLE) in ("warning", "error"):
             # A process says at level info that it is ready, and it says so into its log file alone.
             environment[LOG_LEVEL_VARIABLE] = "info"

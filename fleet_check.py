@@ -45,6 +45,7 @@ class MemberSummary:
 class CheckReport:
     """broker: its URL without the password; None where `roadside fleet` would start one of its own.
 
+    tls: folder of certificates, where there is one.
     problems keep something from running; notes are worth knowing and keep nothing.
     """
 
@@ -53,6 +54,7 @@ class CheckReport:
     fleet: str
     broker: str | None
     broker_url: str | None = field(repr=False)
+    tls: str | None
     members: tuple[MemberSummary, ...]
     problems: tuple[Finding, ...]
     notes: tuple[Finding, ...]
@@ -68,15 +70,15 @@ class CheckReport:
         return {**shown, "ok": self.ok}
 
 
-def check_file(file: Path, broker: str | None = None) -> CheckReport:
+def check_file(file: Path, broker: str | None = None, tls: Path | None = None) -> CheckReport:
     """Check the file of one process or of a fleet. Raises ConfigurationError only where it cannot be read at all.
 
-    broker: a URL that is to be used instead of the file's.
+    broker, tls: to be used instead of the file's.
     """
     document = read_toml(file)
     if is_fleet(document):
-        return _check_fleet(file, read_fleet(document), broker)
-    return _check_process(file, document, broker)
+        return _check_fleet(file, read_fleet(document), broker, tls)
+    return _check_process(file, document, broker, tls)
 
 
 def configuration_of(role: MemberRole) -> type[MemberConfiguration]:
@@ -102,7 +104,7 @@ def configuration_of(role: MemberRole) -> type[MemberConfiguration]:
     return CloudConfiguration
 
 
-def _check_fleet(file: Path, fleet: FleetFile, broker: str | None) -> CheckReport:
+def _check_fleet(file: Path, fleet: FleetFile, broker: str | None, tls: Path | None) -> CheckReport:
     findings = _Findings()
     for problem in fleet.problems:
         findings.problem("", problem)
@@ -120,10 +122,12 @@ def _check_fleet(file: Path, fleet: FleetFile, broker: str | None) -> CheckRepor
         findings.of_member(member.role, configuration)
         made.append((member.role, configuration))
     findings.between_members(made, {member.role for member in fleet.members})
-    return findings.report(file, "fleet", fleet.name, broker or fleet.broker, made)
+    url, folder = broker or fleet.broker, fleet.tls if tls is None else str(tls)
+    findings.certificates(url, folder, made)
+    return findings.report(file, "fleet", fleet.name, url, folder, made)
 
 
-def _check_process(file: Path, document: Mapping[str, Any], broker: str | None) -> CheckReport:
+def _check_process(file: Path, document: Mapping[str, Any], broker: str | None, tls: Path | None) -> CheckReport:
     """A file of one process does not say of which role: it is taken for the one that knows most of its keys."""
     every: tuple[MemberRole, ...] = (*ROLES, "recorder")
     unknown = {role: len(document.keys() - set(configuration_of(role).__struct_fields__)) for role in every}
@@ -131,8 +135,9 @@ def _check_process(file: Path, document: Mapping[str, Any], broker: str | None) 
     findings = _Findings()
     configuration = findings.convert(configuration_of(roles[0]), document, "")
     findings.of_member(roles[0], configuration)
-    url = broker or configuration.broker
-    return findings.report(file, " or ".join(roles), configuration.fleet, url, [(roles[0], configuration)])
+    url, folder = broker or configuration.broker, configuration.tls if tls is None else str(tls)
+    findings.certificates(url, folder, [(roles[0], configuration)])
+    return findings.report(file, " or ".join(roles), configuration.fleet, url, folder, [(roles[0], configuration)])
 
 
 class _Findings:
@@ -154,12 +159,13 @@ class _Findings:
         kind: str,
         fleet: str,
         broker_url: str | None,
+        tls: str | None,
         made: list[tuple[MemberRole, MemberConfiguration]],
     ) -> CheckReport:
         broker = self._broker(broker_url)
         members = tuple(MemberSummary(role, each.name, _settings(each)) for role, each in made)
         return CheckReport(
-            str(file), kind, fleet, broker, broker_url, members, tuple(self._problems), tuple(self._notes)
+            str(file), kind, fleet, broker, broker_url, tls, members, tuple(self._problems), tuple(self._notes)
         )
 
     def convert(self, kind: type[MemberConfiguration], values: Mapping[str, Any], where: str) -> MemberConfiguration:
@@ -181,6 +187,16 @@ class _Findings:
         except ConfigurationError as error:
             self.problem("", str(error))
             return None
+
+    def certificates(
+        self, broker_url: str | None, tls: str | None, made: list[tuple[MemberRole, MemberConfiguration]]
+    ) -> None:
+        """Who runs on another machine has its certificate there: that it is missing here is only worth knowing."""
+        if broker_url is not None and tls is not None and not broker_url.startswith("mqtts:"):
+            self.problem("", f"tls = {tls!r} is for a broker that is spoken to over TLS: write its URL as mqtts://")
+        for _, member in made:
+            if (folder := tls or member.tls) is not None and not (Path(folder) / f"{member.name}.crt").is_file():
+                self.note(member.name, f"no certificate for it in {folder}: it cannot run on this machine")
 
     def default_keys(self, fleet: FleetFile, kinds: Mapping[MemberRole, type[MemberConfiguration]]) -> None:
         """A default that no member knows would be lost without a word."""

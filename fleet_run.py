@@ -31,10 +31,11 @@ _RECORDER = "recorder"
 
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
-    """The flags of `roadside fleet`. broker: instead of the file's; run: None for a new folder in runs/."""
+    """The flags of `roadside fleet`. broker, tls: instead of the file's; run: None for a new folder in runs/."""
 
     file: Path
     broker: str | None = None
+    tls: Path | None = None
     run: Path | None = None
 
 
@@ -47,11 +48,14 @@ async def run_fleet(options: FleetOptions, say: Callable[[str], None], stop: asy
     file = _usable(options)
     run = RunDirectory.create(options.run, configuration=_without_passwords(options.file), seed=0, argv=sys.argv)
     async with AsyncExitStack() as stack:
-        url, kind, own_broker = await _broker(options.broker or file.broker, run, stack)
+        tls = options.tls or (Path(file.tls) if file.tls is not None else None)
+        url, kind, own_broker = await _broker(options.broker or file.broker, tls, run, stack)
         run.note_broker(kind)
         dead: list[str] = []
-        if await until_reachable(url, wait_s=_longest_wait_s(file), stop=stop):
-            fleet = await stack.enter_async_context(Fleet(run, url))
+        # As the recorder, which does not run yet.
+        who = {"tls": tls, "identity": file.recorder.name}
+        if await until_reachable(url, wait_s=_longest_wait_s(file), stop=stop, **who):
+            fleet = await stack.enter_async_context(Fleet(run, url, options.tls))
             say(f"fleet {file.name}: {_counted(file)}, {kind} broker; logs in {run.path / 'logs'}; Ctrl-C stops it")
             dead = await _Members(options.file, file, run, fleet).live(own_broker, say, stop)
     run.finish()
@@ -119,10 +123,12 @@ def _usable(options: FleetOptions) -> FleetFile:
     return read_fleet(document)
 
 
-async def _broker(url: str | None, run: RunDirectory, stack: AsyncExitStack) -> tuple[str, BrokerKind, Broker | None]:
+async def _broker(
+    url: str | None, tls: Path | None, run: RunDirectory, stack: AsyncExitStack
+) -> tuple[str, BrokerKind, Broker | None]:
     if url is not None:
         return url, "external", None
-    broker = await stack.enter_async_context(Broker(directory=run.path / "broker"))
+    broker = await stack.enter_async_context(Broker(directory=run.path / "broker", tls=tls))
     return broker.url, broker.kind, broker
 
 

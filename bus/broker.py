@@ -26,12 +26,12 @@ from typing import Literal, Self
 
 import aiomqtt
 
-from .connection import BrokerAddress, connected, new_client
-from .errors import BrokerError
+from .connection import BrokerAddress, Endpoint, connected, new_client
+from .errors import BrokerError, ConfigurationError
+from .mosquitto_configuration import LOOPBACK, SERVER_FILES
+from .tls import new_context
 
 BrokerKind = Literal["mosquitto", "amqtt"]
-
-LOOPBACK = "127.0.0.1"
 
 # Debian and its relatives keep it where an ordinary user's PATH does not look.
 _MORE_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
@@ -54,14 +54,24 @@ class Broker:
     port: where it listens on 127.0.0.1; 0 takes a free one. It keeps its port and its credentials over a restart.
     prefer: "mosquitto" or "amqtt"; None takes mosquitto where it is installed.
     directory: where its configuration and its log (broker.log) stand; None: a temporary one, removed at the end.
+    tls: a folder of `roadside secure`: only its fleet's identities are let in, each to do what its role may. It needs
+        mosquitto.
 
     kind, port, url: what it is and where; pid: of the process that carries the messages.
 
     Starting raises BrokerError where mosquitto is preferred but missing, the port is taken, or the broker dies.
     """
 
-    def __init__(self, *, port: int = 0, prefer: BrokerKind | None = None, directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        prefer: BrokerKind | None = None,
+        directory: Path | None = None,
+        tls: Path | None = None,
+    ) -> None:
         self.port = port
+        self._server_files = None if tls is None else tls.absolute() / "broker"
         self.kind: BrokerKind = prefer or ("mosquitto" if find_mosquitto() else "amqtt")
         self.pid = 0
         self._password = secrets.token_urlsafe(16)
@@ -73,7 +83,8 @@ class Broker:
     def url(self) -> str:
         """What clients connect to. amqtt keeps messages for absent clients only where they log in."""
         credentials = f"roadside:{self._password}@" if self.kind == "amqtt" else ""
-        return f"mqtt://{credentials}{LOOPBACK}:{self.port}"
+        scheme = "mqtt" if self._server_files is None else "mqtts"
+        return f"{scheme}://{credentials}{LOOPBACK}:{self.port}"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -89,6 +100,7 @@ class Broker:
         executable = find_mosquitto() if self.kind == "mosquitto" else sys.executable
         if executable is None:
             raise BrokerError("mosquitto is not installed: install it (`apt-get install mosquitto`) or choose amqtt")
+        self._check_server_files()
         self.port = _free_port(self.port)
         if self._given_directory is None:
             self._own_directory = tempfile.TemporaryDirectory(prefix="roadside-broker-", ignore_cleanup_errors=True)
@@ -99,6 +111,21 @@ class Broker:
         except BaseException:
             await self.stop()
             raise
+
+    def _check_server_files(self) -> None:
+        if self._server_files is None:
+            return
+        if self.kind != "mosquitto":
+            raise BrokerError(
+                "a secured fleet needs mosquitto, as amqtt has no access rules: install it (`apt-get install"
+                " mosquitto`)"
+            )
+        for name in SERVER_FILES.values():
+            if not (self._server_files / name).is_file():
+                raise ConfigurationError(
+                    f"no {name} in {self._server_files}: give a folder that `roadside secure` made, or copy all of its"
+                    " folder broker"
+                )
 
     async def stop(self) -> None:
         """End it. Does nothing where it has ended already."""
@@ -121,6 +148,7 @@ class Broker:
             "port": self.port,
             "directory": str(self._directory),
             "password": self._password,
+            "server_files": None if self._server_files is None else str(self._server_files),
         }
         with self._log_path.open("ab") as log:
             self._guard = await asyncio.create_subprocess_exec(
@@ -148,18 +176,30 @@ class Broker:
         while time.monotonic() < deadline_s:
             if self._guard.returncode is not None:
                 raise self._died()
-            try:
-                async with connected(self._probe()):
-                    # If ours has ended meanwhile, it was somebody else's that answered.
-                    if self._guard.returncode is None:
-                        return
-            except aiomqtt.MqttError:
-                await asyncio.sleep(_RETRY_S)
+            # If ours has ended meanwhile, it was somebody else's that answered.
+            if await self._accepts() and self._guard.returncode is None:
+                return
+            await asyncio.sleep(_RETRY_S)
         raise BrokerError(f"{self.kind} did not answer within {_START_TIMEOUT_S:.0f} s: {self._last_words()}")
+
+    async def _accepts(self) -> bool:
+        try:
+            if self._server_files is not None:
+                # To show the right certificate is proof enough; who starts a broker need not be one of its fleet.
+                context = new_context(self._server_files / SERVER_FILES["cafile"])
+                async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                    _, writer = await asyncio.open_connection(LOOPBACK, self.port, ssl=context)
+                writer.close()
+                return True
+            async with connected(self._probe()):
+                return True
+        except (aiomqtt.MqttError, OSError):
+            # A TimeoutError is an OSError, too, and so is every error of TLS.
+            return False
 
     def _probe(self) -> aiomqtt.Client:
         return new_client(
-            BrokerAddress.parse(self.url),
+            Endpoint(BrokerAddress.parse(self.url)),
             identifier=f"start-{secrets.token_hex(4)}",
             clean_session=True,
             on_message=lambda message: None,

@@ -15,31 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .codec import MAX_MESSAGE_BYTES
+from . import mosquitto_configuration
 from .parent import end_with_parent
 
 _TERMINATE_TIMEOUT_S = 2.0
 _SESSION_EXPIRY_S = 3600
-
-# Room for the envelope's address beside the largest payload.
-_LARGEST_PACKET_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
-
-_MOSQUITTO_CONFIGURATION = """\
-# Written by roadside; loopback only.
-listener {port} 127.0.0.1
-allow_anonymous true
-set_tcp_nodelay true
-persistence false
-message_size_limit {largest_packet_bytes}
-max_inflight_messages 100
-# The default of 1000 drops the newest results of a client that is away for a moment.
-max_queued_messages 20000
-max_queued_bytes 134217728
-persistent_client_expiration 1h
-log_dest stderr
-log_type error
-log_type warning
-"""
 
 
 async def main() -> int:
@@ -65,9 +45,7 @@ def _first_line() -> bytes:
 
 async def _keep_mosquitto(settings: dict[str, Any], parent_gone: asyncio.Event) -> int:
     configuration = Path(settings["directory"]) / "mosquitto.conf"
-    configuration.write_text(
-        _MOSQUITTO_CONFIGURATION.format(port=settings["port"], largest_packet_bytes=_LARGEST_PACKET_BYTES)
-    )
+    configuration.write_text(_mosquitto_configuration(settings))
     mosquitto = await asyncio.create_subprocess_exec(
         settings["executable"], "-c", str(configuration), stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr
     )
@@ -82,6 +60,14 @@ async def _keep_mosquitto(settings: dict[str, Any], parent_gone: asyncio.Event) 
     if not ended.done():
         mosquitto.kill()
     return await ended
+
+
+def _mosquitto_configuration(settings: dict[str, Any]) -> str:
+    if settings["server_files"] is None:
+        return mosquitto_configuration.open_on_loopback(settings["port"])
+    files = Path(settings["server_files"])
+    secured = mosquitto_configuration.secured(files, port=settings["port"], host=mosquitto_configuration.LOOPBACK)
+    return secured + mosquitto_configuration.run_by_this_user()
 
 
 async def _keep_amqtt(settings: dict[str, Any], parent_gone: asyncio.Event) -> int:

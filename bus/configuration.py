@@ -28,7 +28,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class MemberConfiguration(Configuration, frozen=True, kw_only=True):
     """What every member of a fleet has.
 
-    name: of this process on the bus. broker: mqtt://[user:password@]host[:port].
+    name: of this process on the bus. broker: mqtt[s]://[user:password@]host[:port].
+    tls: a folder with this process's certificate (`roadside secure`), for a broker of mqtts.
     fleet: whose member it is; fleets on one broker do not meet.
     wait_for_broker_s: how long a broker that cannot be reached yet is tried; inf: for ever.
     metrics: where Prometheus finds this process: PORT (on this machine only; 0: a free one) or HOST:PORT.
@@ -37,6 +38,7 @@ class MemberConfiguration(Configuration, frozen=True, kw_only=True):
 
     name: str
     broker: str = DEFAULT_BROKER
+    tls: str | None = None
     fleet: str = DEFAULT_FLEET
     wait_for_broker_s: Annotated[float, Meta(ge=0)] = 0.0
     metrics: int | str | None = None

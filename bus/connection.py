@@ -6,16 +6,22 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import aiomqtt
 
 from .errors import BrokerError, ConfigurationError
 from .subscription import Subscription
+from .tls import Credentials, new_context
 
 DEFAULT_PORT = 1883
+DEFAULT_SECURE_PORT = 8883
+
+_SCHEMES = {"mqtt": False, "mqtts": True}
 
 # Without it Nagle's algorithm and delayed acknowledgements add 40 ms to every QoS 1 round trip.
 _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
@@ -25,6 +31,8 @@ _BAD_CREDENTIALS = {4, 134}
 _NOT_AUTHORISED = {5, 135}
 _SUBSCRIPTION_REFUSED = 0x80
 
+_ALERT_TIMEOUT_S = 1.0
+
 # paho also logs what it then reports; the supervisor of the connection is the one who tells the user.
 _paho_log = logging.getLogger(f"{__name__}.paho")
 _paho_log.setLevel(logging.CRITICAL)
@@ -32,31 +40,37 @@ _paho_log.setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """A broker's URL, taken apart. The password is kept out of repr, logs and error messages."""
+    """A broker's URL, taken apart. The password is kept out of repr, logs and error messages.
+
+    secure: whether it is spoken to over TLS.
+    """
 
     host: str
     port: int
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    secure: bool = False
 
     @classmethod
     def parse(cls, url: str) -> BrokerAddress:
-        """Read `mqtt://[user:password@]host[:port]`; ConfigurationError for anything else."""
+        """Read `mqtt[s]://[user:password@]host[:port]`; ConfigurationError for anything else."""
         example = "write it as mqtt://host:1883 or mqtt://user:password@host:1883"
         parts = urlsplit(url)
         try:
             port = parts.port
         except ValueError:
             raise ConfigurationError(f"the broker URL has no usable port: {example}") from None
-        if parts.scheme != "mqtt" or not parts.hostname:
+        if parts.scheme not in _SCHEMES or not parts.hostname:
             raise ConfigurationError(f"the broker URL does not begin with mqtt:// and a host: {example}")
         if parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ConfigurationError(f"the broker URL has something behind the port: {example}")
+        secure = _SCHEMES[parts.scheme]
         return cls(
             host=parts.hostname,
-            port=DEFAULT_PORT if port is None else port,
+            port=(DEFAULT_SECURE_PORT if secure else DEFAULT_PORT) if port is None else port,
             username=None if parts.username is None else unquote(parts.username),
             password=None if parts.password is None else unquote(parts.password),
+            secure=secure,
         )
 
     @property
@@ -65,15 +79,45 @@ class BrokerAddress:
         if self.username is None:
             return str(self)
         password = "" if self.password is None else f":{quote(self.password, safe='')}"
-        return str(self).replace("mqtt://", f"mqtt://{quote(self.username, safe='')}{password}@")
+        return str(self).replace("://", f"://{quote(self.username, safe='')}{password}@", 1)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt://{host}:{self.port}"
+        return f"mqtt{'s' if self.secure else ''}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A broker, and who this process is there. credentials: where it shows a certificate."""
+
+    address: BrokerAddress
+    credentials: Credentials | None = None
+
+    @classmethod
+    def parse(cls, url: str, tls: str | Path | None, identity: str) -> Endpoint:
+        """tls: a folder of certificates (tls.py), of which `identity`'s is shown; None: none.
+
+        Raises ConfigurationError where URL or folder cannot be used, or do not go together.
+        """
+        address = BrokerAddress.parse(url)
+        if tls is None:
+            return cls(address)
+        if not address.secure:
+            raise ConfigurationError(
+                f"a certificate is not shown to {address}, which is not spoken to over TLS: write its URL as"
+                f" mqtts://{address.host}:{DEFAULT_SECURE_PORT}, or leave out --tls (ROADSIDE_TLS)"
+            )
+        return cls(address, Credentials(Path(tls), identity))
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """For one connection; None where it is not encrypted."""
+        if self.credentials is not None:
+            return self.credentials.context()
+        return new_context() if self.address.secure else None
 
 
 def new_client(
-    address: BrokerAddress,
+    endpoint: Endpoint,
     *,
     identifier: str,
     on_message: Callable[[aiomqtt.Message], None],
@@ -87,6 +131,7 @@ def new_client(
 
     timeout_s: how long the broker may take to answer CONNECT and SUBSCRIBE.
     """
+    address = endpoint.address
     client = aiomqtt.Client(
         hostname=address.host,
         port=address.port,
@@ -102,6 +147,7 @@ def new_client(
         keepalive=keepalive_s,
         max_inflight_messages=in_flight_limit,
         socket_options=_SOCKET_OPTIONS,
+        tls_context=endpoint.tls_context(),
     )
     # The bound above is ours and is meant: no warning each time half of it is used.
     client.pending_calls_threshold = 2 * in_flight_limit
@@ -159,17 +205,74 @@ async def subscribe_all(client: aiomqtt.Client, subscriptions: list[Subscription
         subscription.active.set()
 
 
+class CertificateRefused(aiomqtt.MqttError):
+    """The broker ended the connection because of this process's certificate, or because it showed none."""
+
+
+async def certificate_refusal(endpoint: Endpoint) -> CertificateRefused | None:
+    """Whether a broker that did not answer has refused the certificate; None where it has not, or cannot be asked.
+
+    In TLS 1.3 a client learns that only after its own side of the handshake, by an alert which paho does not tell.
+    """
+    context = endpoint.tls_context()
+    if context is None:
+        return None
+    address = endpoint.address
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(_ALERT_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
+            await reader.read(1)
+    except ssl.SSLCertVerificationError:
+        # The broker's, not ours.
+        return None
+    except ssl.SSLError as error:
+        return CertificateRefused(_said(error))
+    except (OSError, TimeoutError):
+        return None
+    finally:
+        if writer is not None:
+            writer.close()
+    return None
+
+
+def _said(error: ssl.SSLError) -> str:
+    """A TLS alert in words: "certificate revoked"."""
+    return (error.reason or str(error)).lower().replace("_", " ").partition("alert ")[2] or str(error)
+
+
 def is_login_refused(error: aiomqtt.MqttError) -> bool:
+    """Whether the broker does not want this process; to try again does not help."""
+    if isinstance(error, CertificateRefused):
+        return True
     if not isinstance(error, aiomqtt.MqttCodeError):
         return False
     code = getattr(error.rc, "value", error.rc)
     return code in _BAD_CREDENTIALS or code in _NOT_AUTHORISED
 
 
+async def explained(error: aiomqtt.MqttError, endpoint: Endpoint) -> BrokerError:
+    """As `explain`, after having asked a broker that was silent whether it refuses the certificate."""
+    refusal = await certificate_refusal(endpoint) if isinstance(error.__context__, TimeoutError) else None
+    return explain(refusal or error, endpoint.address)
+
+
 def explain(error: aiomqtt.MqttError, address: BrokerAddress) -> BrokerError:
     """The one line for the user about a connection that did not come up."""
     # aiomqtt turns every OSError into a bare text, but Python keeps the original as the context.
     cause = error.__context__
+    if isinstance(error, CertificateRefused):
+        return BrokerError(
+            f"{address} refuses this process's certificate ({error}): show one of its fleet with --tls, renewed where"
+            " it has run out (`roadside secure DIR --renew NAME`)"
+        )
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return BrokerError(
+            f"{address} shows a certificate that is not to be trusted here ({cause.verify_message}): give --tls its own"
+            " fleet's folder, and the broker's URL a name that its certificate has"
+        )
+    if isinstance(cause, ssl.SSLError):
+        return BrokerError(f"{address} does not speak TLS as it should ({cause.reason}): check the port and --tls")
     if isinstance(cause, socket.gaierror):
         return BrokerError(f"no host is called {address.host!r}: check the broker's URL")
     if isinstance(cause, ConnectionRefusedError):

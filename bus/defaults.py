@@ -2,6 +2,8 @@
 
 DEFAULT_BROKER = "mqtt://127.0.0.1:1883"
 DEFAULT_FLEET = "demo"
+# Who an onlooker is, where a broker wants to know.
+DEFAULT_WATCHER = "watcher-1"
 # The environment variable in which a process finds its broker's URL when no flag says it.
 BROKER_VARIABLE = "ROADSIDE_BROKER"
 # The same for its folder of certificates.

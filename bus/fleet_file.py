@@ -2,7 +2,7 @@
 
     [fleet]
     name = "crossing-7"
-    broker = "mqtt://10.0.0.5:1883"
+    broker = "mqtt://10.0.0.5:1883"     # or mqtts://10.0.0.5 with tls = "DIR", the folder of its certificates
 
     [defaults]              # for every member that knows the key
     wait_for_broker_s = 60
@@ -41,7 +41,7 @@ MemberRole = Literal["recorder", "edge", "cloud", "learner", "vehicle"]
 ROLES: tuple[MemberRole, ...] = ("edge", "cloud", "learner", "vehicle")
 
 _TABLES = ("fleet", "defaults", *ROLES, "recorder")
-_FLEET_KEYS = ("name", "broker")
+_FLEET_KEYS = ("name", "broker", "tls")
 _LARGEST_COUNT = 64
 
 
@@ -56,7 +56,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class FleetFile:
-    """broker: None where `roadside fleet` is to start one.
+    """broker: None where `roadside fleet` is to start one. tls: folder of the members' certificates.
 
     defaults: laid under each member's values for the keys that its role knows.
     recorder: every fleet has one, whether or not the file speaks of it.
@@ -69,6 +69,7 @@ class FleetFile:
     members: tuple[Member, ...]
     recorder: Member
     problems: tuple[str, ...]
+    tls: str | None = None
 
     def of_role(self, role: MemberRole) -> list[Member]:
         if role == "recorder":
@@ -84,6 +85,8 @@ class FleetFile:
         under |= {key: value for key, value in self.defaults.items() if key in known}
         if self.broker is not None:
             under["broker"] = self.broker
+        if self.tls is not None:
+            under["tls"] = self.tls
         return {**under, **member.values}
 
 
@@ -142,7 +145,8 @@ class _Reader:
         for clash, count in Counter(member.name for member in (*members, recorder)).items():
             if count > 1:
                 self.problems.append(f"{count} members are called {clash!r}: give each a name of its own")
-        return FleetFile(name, self._text(head, "broker"), defaults, members, recorder, tuple(self.problems))
+        tls = self._text(head, "tls")
+        return FleetFile(name, self._text(head, "broker"), defaults, members, recorder, tuple(self.problems), tls)
 
     def _recorder(self, fleet: str) -> Member:
         table = self._table("recorder")

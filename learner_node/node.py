@@ -43,7 +43,9 @@ async def run(configuration: LearnerConfiguration, stop: asyncio.Event) -> None:
 
     Raises ConfigurationError, before anything is published, where folder or weights cannot be used.
     """
-    async with Bus(url=configuration.broker, fleet=configuration.fleet, name=configuration.name) as bus:
+    async with Bus(
+        url=configuration.broker, fleet=configuration.fleet, name=configuration.name, tls=configuration.tls
+    ) as bus:
         await Learner(configuration, bus).run(stop)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -121,14 +122,16 @@ async def watch(
     explain: bool,
     show: Callable[[Event], None],
     stop: asyncio.Event,
+    tls: Path | None = None,
+    name: str = "watch",
 ) -> None:
     """Call `show` with every event until `stop` is set; a lost connection is waited for.
 
-    broker: URL. explain: whether outcomes tell what the policy saw. Raises BrokerError where the broker cannot be
+    broker: URL. tls: folder of certificates, of which that of `name` is shown. explain: whether outcomes tell what the policy saw. Raises BrokerError where the broker cannot be
     reached at the beginning.
     """
     watcher = _Watcher(selection, explain=explain, show=show)
-    async with Bus(url=broker, fleet=fleet, name="watch") as bus:
+    async with Bus(url=broker, fleet=fleet, name=name, tls=tls) as bus:
         shown = (topics.OUTCOME, topics.RESULT, topics.NODE_STATE, topics.VEHICLE_STATE, topics.POLICY)
         tasks = [asyncio.create_task(watcher.read(bus.subscribe(topic, limit=_WAITING_LIMIT))) for topic in shown]
         tasks += [asyncio.create_task(watcher.watch_connection(bus)), asyncio.create_task(_wait(stop))]

@@ -52,7 +52,9 @@ async def run_recorder(configuration: RecorderConfiguration, run: RunDirectory, 
     """
     counters: Counter[str] = Counter()
     health = Health()
-    async with Bus(url=configuration.broker, fleet=configuration.fleet, name=configuration.name) as bus:
+    async with Bus(
+        url=configuration.broker, fleet=configuration.fleet, name=configuration.name, tls=configuration.tls
+    ) as bus:
         watching = asyncio.create_task(health.watch_event_loop())
         try:
             async with metrics_served(configuration.metrics, lambda: _families(health, counters, bus.counters)):

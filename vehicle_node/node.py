@@ -26,6 +26,7 @@ from ..bus.messages import NodeState
 from ..bus.metrics import node_metrics_served
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
+from ..datasets.narrator import narrate
 from ..models.questions import Answerer
 from ..policy.even_exploration import EvenExploration
 from ..policy.guard import Guard
@@ -212,9 +213,11 @@ class Vehicle:
         try:
             self._journal.created(task_id, arrival.kind.name, arrival.kind.deadline_ms)
         except RunError as error:
-            # What cannot be remembered is not begun: nothing can then be created and lost.
+            # What cannot be remembered is not begun: nothing can then be created and lost. The narrator needs no
+            # memory, and goes on.
             self.counters["not_created"] += 1
-            log.error("task not created", task_id=task_id, error=str(error))
+            log.error("task not created", task_id=task_id, error=str(error), instead=narrate(scene.telemetry))
+            self._history.note("narrated.only", why=str(error))
             return
         self.counters["created"] += 1
         deadline_ms = arrival.kind.deadline_ms

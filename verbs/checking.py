@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 
 import typer
 
-from ..bus.errors import BrokerError
+from ..bus.defaults import DEFAULT_WATCHER
+from ..bus.errors import BrokerError, ConfigurationError
 from ..bus.waiting import round_trip_ms
 from ..fleet_check import CheckReport
 
@@ -22,12 +23,13 @@ class Connection:
     error: str | None = None
 
 
-def try_broker(url: str | None) -> Connection:
+def try_broker(url: str | None, tls: str | None, identity: str | None) -> Connection:
     if url is None:
         return Connection()
     try:
-        return Connection(round_trip_ms=asyncio.run(round_trip_ms(url)))
-    except BrokerError as error:
+        who = {"tls": tls, "identity": identity or DEFAULT_WATCHER} if tls is not None else {}
+        return Connection(round_trip_ms=asyncio.run(round_trip_ms(url, **who)))
+    except (BrokerError, ConfigurationError) as error:
         return Connection(error=str(error))
 
 

@@ -13,6 +13,7 @@ from .options import (
     ConfigFile,
     FleetName,
     FramesPerTask,
+    IdentityName,
     Json,
     KeepFramesRule,
     LogLevelName,
@@ -24,6 +25,7 @@ from .options import (
     PolicyName,
     PolicyWeightsFile,
     Theta,
+    TlsFolder,
     VehicleModel,
     VideoSource,
     WaitForBroker,
@@ -50,13 +52,14 @@ FrameBytes = Annotated[
 @verbs.command(epilog="Example:  roadside broker --port 1883")
 def broker(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 1883,
+    tls: TlsFolder = None,
     exit_with_parent: WithParent = False,
 ) -> None:
     """Run a broker in the foreground: mosquitto where it is on PATH, else amqtt. For this machine only."""
     from ..bus.broker import Broker
 
     async def serve(stop: Any) -> None:
-        async with Broker(port=port) as running:
+        async with Broker(port=port, tls=tls) as running:
             typer.echo(f"{running.kind} listens at {running.url}; Ctrl-C stops it", err=True)
             await stop.wait()
 
@@ -71,6 +74,7 @@ def vehicle(
     config: ConfigFile = None,
     name: NodeName = None,
     broker: BrokerUrl = None,
+    tls: TlsFolder = None,
     fleet: FleetName = None,
     log: Annotated[Path | None, typer.Option(help="Folder of a driving log [default: the bundled one]")] = None,
     video: VideoSource = None,
@@ -114,6 +118,7 @@ def vehicle(
     flags = {
         "name": name,
         "broker": broker,
+        "tls": tls,
         "fleet": fleet,
         "log": log,
         "video": video,
@@ -145,6 +150,7 @@ def edge(
     config: ConfigFile = None,
     name: NodeName = None,
     broker: BrokerUrl = None,
+    tls: TlsFolder = None,
     fleet: FleetName = None,
     model: Model = None,
     mode: ModeName = None,
@@ -160,6 +166,7 @@ def edge(
     flags = {
         "name": name,
         "broker": broker,
+        "tls": tls,
         "fleet": fleet,
         "model": model,
         "mode": mode,
@@ -179,6 +186,7 @@ def cloud(
     config: ConfigFile = None,
     name: NodeName = None,
     broker: BrokerUrl = None,
+    tls: TlsFolder = None,
     fleet: FleetName = None,
     model: Annotated[
         str | None,
@@ -218,6 +226,7 @@ def cloud(
     flags = {
         "name": name,
         "broker": broker,
+        "tls": tls,
         "fleet": fleet,
         "model": model,
         "backend": backend,
@@ -239,6 +248,7 @@ def learner(
     config: ConfigFile = None,
     name: NodeName = None,
     broker: BrokerUrl = None,
+    tls: TlsFolder = None,
     fleet: FleetName = None,
     policy: Annotated[str | None, typer.Option(help="ddpg [default] or bandit: whose weights are learnt.")] = None,
     folder: Annotated[
@@ -263,6 +273,7 @@ def learner(
     flags = {
         "name": name,
         "broker": broker,
+        "tls": tls,
         "fleet": fleet,
         "policy": policy,
         "folder": folder,
@@ -279,6 +290,7 @@ def learner(
 def run_whole_fleet(
     file: Annotated[Path, typer.Argument(help="TOML file of a fleet; docs/running-a-fleet.md has one.")],
     broker: BrokerUrl = None,
+    tls: TlsFolder = None,
     run: Annotated[Path | None, typer.Option(help="Folder for the run [default: a new one in runs/]")] = None,
     log_level: LogLevelName = None,
     exit_with_parent: WithParent = False,
@@ -289,7 +301,7 @@ def run_whole_fleet(
     finished: list[Any] = []
 
     async def serve(stop: Any) -> None:
-        options = FleetOptions(file=file, broker=broker, run=run)
+        options = FleetOptions(file=file, broker=broker, tls=tls, run=run)
         finished.append(await run_fleet(options, lambda line: typer.echo(line, err=True), stop))
 
     run_process("fleet", serve, exit_with_parent, log_level_named(log_level))
@@ -301,14 +313,16 @@ def check(
     file: Annotated[Path, typer.Argument(help="TOML file of one process or of a fleet.")],
     connect: Annotated[bool, typer.Option("--connect", help="Also try the broker, and time it.")] = False,
     broker: BrokerUrl = None,
+    tls: TlsFolder = None,
+    identity: IdentityName = None,
     as_json: Json = False,
 ) -> None:
     """Say what a TOML file would run and what in it cannot be used; starts nothing. Exit status 2 for a bad one."""
     from ..fleet_check import check_file
     from .checking import print_check, try_broker
 
-    report = check_file(file, broker)
-    tried = try_broker(report.broker_url) if connect and report.ok else None
+    report = check_file(file, broker, tls)
+    tried = try_broker(report.broker_url, report.tls, identity) if connect and report.ok else None
     print_check(report, tried, as_json)
     if not report.ok or (tried is not None and tried.error):
         raise typer.Exit(2)
@@ -319,10 +333,14 @@ def record(
     run: Annotated[Path, typer.Argument(help="Folder of the run; made where it does not exist.")],
     config: ConfigFile = None,
     broker: BrokerUrl = None,
+    tls: TlsFolder = None,
     fleet: FleetName = None,
     keep_frames: KeepFramesRule = None,
     frame_retention: FrameAge = None,
     frame_limit: FrameBytes = None,
+    identity: Annotated[
+        str | None, typer.Option("--identity", metavar="NAME", help="Its name on the bus [default: recorder]")
+    ] = None,
     wait_for_broker: WaitForBroker = None,
     metrics: MetricsAt = None,
     log_level: LogLevelName = None,
@@ -344,8 +362,9 @@ def record(
             directory.finish()
 
     flags = {
-        "name": None,
+        "name": identity,
         "broker": broker,
+        "tls": tls,
         "fleet": fleet,
         "keep_frames": keep_frames,
         "frame_retention": frame_retention,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from ..bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE, VIDEO_VARIABLE
+from ..bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE, TLS_VARIABLE, VIDEO_VARIABLE
 from ..bus.errors import ConfigurationError
 from ..bus.places import PLACES
 
@@ -25,7 +25,20 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; messages go to stderr.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; flags win over it.")]
 BrokerUrl = Annotated[
-    str | None, typer.Option("--broker", envvar=BROKER_VARIABLE, help="mqtt://[user:password@]host[:port]")
+    str | None, typer.Option("--broker", envvar=BROKER_VARIABLE, help="mqtt[s]://[user:password@]host[:port]")
+]
+TlsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls",
+        envvar=TLS_VARIABLE,
+        metavar="DIR",
+        help="Folder with this process's certificate, from `roadside secure`; for a broker of mqtts.",
+    ),
+]
+IdentityName = Annotated[
+    str | None,
+    typer.Option("--identity", metavar="NAME", help="Whose certificate of --tls is shown [default: watcher-1]."),
 ]
 FleetName = Annotated[str | None, typer.Option("--fleet", help="Name of the fleet; fleets on one broker do not meet.")]
 NodeName = Annotated[str | None, typer.Option("--name", help="Name of this process on the bus.")]
@@ -124,7 +137,8 @@ def run_node(
     configuration = load_configuration(kind, values, flags, where="flags" if file is None else str(file))
 
     async def main(stop: Any) -> None:
-        if await until_reachable(configuration.broker, wait_s=configuration.wait_for_broker_s, stop=stop):
+        who = {"tls": configuration.tls, "identity": configuration.name}
+        if await until_reachable(configuration.broker, wait_s=configuration.wait_for_broker_s, stop=stop, **who):
             await run(configuration, stop)
 
     run_process(configuration.name, main, exit_with_parent, configuration.log_level)

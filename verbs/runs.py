@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..bus.defaults import DEFAULT_BROKER, DEFAULT_FLEET
+from ..bus.defaults import DEFAULT_BROKER, DEFAULT_FLEET, DEFAULT_WATCHER
 from ..bus.errors import ConfigurationError
 from .options import (
     BrokerUrl,
     FleetName,
     FramesPerTask,
+    IdentityName,
     Json,
     KeepFramesRule,
     LinkSpec,
@@ -24,6 +25,7 @@ from .options import (
     PolicyName,
     PolicyWeightsFile,
     Theta,
+    TlsFolder,
     VehicleModel,
     VideoSource,
     place_named,
@@ -65,6 +67,10 @@ def demo(
         float, typer.Option(min=0, help="Seconds between two frames for people, for each vehicle; 0: none.")
     ] = 2.0,
     keep_frames: KeepFramesRule = None,
+    secure: Annotated[
+        bool,
+        typer.Option("--secure", help="Over mutual TLS, each process with a certificate that is good for this run."),
+    ] = False,
     run: Annotated[Path | None, typer.Option(help="Folder for the run [default: a new one in runs/]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -99,6 +105,7 @@ def demo(
         frames_per_task=frames_per_task or 1,
         frame_interval_s=frame_interval,
         keep_frames=keep_frames_named(keep_frames or "none"),
+        secure=secure,
         run=run,
     )
     finished: list[Any] = []
@@ -114,6 +121,8 @@ def demo(
 @verbs.command(epilog="Example:  roadside watch --broker mqtt://127.0.0.1:1883 --explain")
 def watch(
     broker: BrokerUrl = None,
+    tls: TlsFolder = None,
+    identity: IdentityName = None,
     fleet: FleetName = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also show what the policy saw, and why.")] = False,
     vehicle: Annotated[list[str] | None, typer.Option(help="Only this vehicle's; may be repeated.")] = None,
@@ -137,6 +146,8 @@ def watch(
             explain=explain,
             show=show,
             stop=stop,
+            tls=tls,
+            name=identity or (DEFAULT_WATCHER if tls is not None else "watch"),
         )
 
     run_process("watch", serve, False)
