@@ -35,7 +35,16 @@ from ..qos.journal import Journal
 from ..qos.report import VISIBLE
 from .attempts import Attempt, Elsewhere, Placement, Step
 from .configuration import VehicleConfiguration
-from .endings import Ending, answered, answered_here, narrated, outcome_of, provisional_stands
+from .endings import (
+    NARRATOR_GRACE_MS,
+    Ending,
+    answered,
+    answered_here,
+    missed,
+    narrated,
+    outcome_of,
+    provisional_stands,
+)
 from .nodes import NodeTable, speaks_for_itself
 from .own_model import OwnModel, OwnPlace
 from .placement import Placer, chosen
@@ -235,8 +244,13 @@ class Dispatcher:
             if not task.ended:
                 self._place(task)
             return
-        if answered is not None and not task.ended:
-            self._end(task, answered_here(answered, self._name, shown_ms=task.age_ms(time.monotonic())))
+        if answered is None or task.ended:
+            return
+        now_s = time.monotonic()
+        if task.remaining_ms(now_s) <= 0:
+            self._time_is_up(task)  # the event loop was late, and the answer with it
+        else:
+            self._end(task, answered_here(answered, self._name, shown_ms=task.age_ms(now_s)))
 
     async def stop_own_model(self) -> None:
         """Nobody waits for its answers any more."""
@@ -394,11 +408,18 @@ class Dispatcher:
         self._fall_back(task, "the connection is down" if never_sent else "no answer in time")
 
     def _fall_back(self, task: TaskRun, reason: str) -> None:
-        """Nothing more will come: the provisional answer stands where there is one, else the narrator speaks."""
+        """Nothing more will come: the provisional answer stands where there is one, else the narrator speaks.
+
+        Not for a task whose time has long been over: a vehicle that stood still was as good as down, and what it could
+        say of that moment would be stale.
+        """
+        now_s = time.monotonic()
         if task.provisional is not None:
             ending = provisional_stands(task.provisional, transmit_energy_j=self._transmit_energy_j(task))
+        elif task.remaining_ms(now_s) < -NARRATOR_GRACE_MS:
+            ending = missed(self._name)
         else:
-            ending = narrated(task, self._name, "fallback", reason, shown_ms=task.age_ms(time.monotonic()))
+            ending = narrated(task, self._name, "fallback", reason, shown_ms=task.age_ms(now_s))
         self._end(task, ending)
 
     def _transmit_energy_j(self, task: TaskRun) -> float:

@@ -6,7 +6,7 @@ result     in time, from the place that was chosen:
              seen a model's words since it came, and the narrator's would be worse;
              the vehicle's own model, or the narrator where it has none, where the policy chose the vehicle itself
 fallback   the narrator, because every chosen place failed or was late
-expired    nobody: the vehicle was down at the deadline, and closes the task when it is back
+expired    nobody: the vehicle was down at the deadline, or stood still, and closes the task when it is back
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from ..datasets.scoring import judge
 from ..models.job_runner import Answered
 from ..qos.journal import JournalEntry
 from .task_run import Provisional, TaskRun
+
+# The narrator speaks just before a deadline; where a busy machine calls it later than this, it is silent.
+NARRATOR_GRACE_MS = 250.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,12 @@ def narrated(task: TaskRun, vehicle: str, state: TaskState, reason: str, *, show
     return Ending(
         state=state, reason=reason, text=text, place="vehicle", node=vehicle, mode="narrator", shown_ms=shown_ms
     )
+
+
+def missed(vehicle: str) -> Ending:
+    """The vehicle stood still at the deadline and until long after it: nothing is shown."""
+    reason = "the vehicle stood still at the deadline"
+    return Ending(state="expired", reason=reason, text="", place="vehicle", node=vehicle, mode="", shown_ms=0.0)
 
 
 def expired(entry: JournalEntry) -> Outcome:
