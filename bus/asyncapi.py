@@ -6,6 +6,7 @@ JSON Schema; what is `contentEncoding: base64` there is MessagePack's `bin` on t
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from .codec import MAX_MESSAGE_BYTES
 from .described_fields import field_texts, summary
 from .messages import SCHEMA_VERSION, Envelope, Message
 from .tensors import TensorPayload
-from .topics import NAME, PREFIX, TOPICS, Topic
+from .topics import PREFIX, TOPICS, Topic
 
 CONTENT_TYPE = "application/msgpack"
 _NAMES = {
@@ -141,13 +142,14 @@ def _parts(base: type[Struct]) -> list[type[Struct]]:
 
 def _fitted(schema: Any, renamed: dict[str, str]) -> Any:
     """msgspec's schema for any reader: references into this document, patterns as ECMA 262 has them."""
-    if isinstance(schema, list):
+    if isinstance(schema, list | tuple):
         return [_fitted(each, renamed) for each in schema]
     if not isinstance(schema, dict):
         return schema
     fitted = {key: _fitted(value, renamed) for key, value in schema.items()}
     if "$ref" in fitted:
         fitted["$ref"] = f"#/components/schemas/{renamed.get(schema['$ref'], schema['$ref'])}"
-    if fitted.get("pattern") == f"^{NAME.pattern}":
-        fitted["pattern"] = f"^{NAME.pattern.removesuffix(chr(92) + 'Z')}$"
+    if isinstance(pattern := fitted.get("pattern"), str):
+        # Python's \Z is what `$` is elsewhere: the end, and not before a last line break.
+        fitted["pattern"] = re.sub(r"\\Z\Z", "$", pattern)
     return fitted

@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from .topics import NAME
+
 # By what a name ends with; the longest that fits counts.
 _UNITS = {
     "_ms": "ms",
@@ -120,8 +122,11 @@ def _in_words(kind: Any) -> str:
             return f"whole number{_bounds(kind)}"
         case "FloatType":
             return f"number{_bounds(kind)}"
-        case "StrType" if kind.pattern and "{0,63}" in kind.pattern:
+        case "StrType" if kind.pattern == f"^{NAME.pattern}":
             return "name"
+        case "StrType" if kind.pattern:
+            longest = re.search(r"\{0,(\d+)\}\\Z\Z", kind.pattern)
+            return f"line of text (at most {longest[1]} characters)" if longest else f"text like {kind.pattern}"
         case "StrType":
             return f"text{_length(kind, 'characters')}"
         case "BytesType" | "MemoryViewType":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import msgpack
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from roadside.bus import codec
+from roadside.bus.asyncapi import payload_schema
 from roadside.bus.messages import SCHEMA_VERSION, Envelope, Message
 from roadside.bus.topics import TOPICS, Topic
 
@@ -126,3 +128,17 @@ def unbounded(kind: msgspec.inspect.Type, where: str) -> list[str]:
 @pytest.mark.parametrize("body", sorted(Message.__subclasses__(), key=str))
 def test_no_field_is_untyped_or_unbounded(body: type[Message]):
     assert unbounded(msgspec.inspect.type_info(Envelope[body]), body.__name__) == []
+
+
+@pytest.mark.parametrize("body", sorted(Message.__subclasses__(), key=str))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(data=st.data())
+def test_every_message_is_what_its_published_schema_says(body: type[Message], data: st.DataObject):
+    published = jsonschema.Draft7Validator(payload_schema(body))
+    # As a program reads it that has MessagePack and JSON Schema, and none of our types.
+    plain = msgspec.to_builtins(msgspec.msgpack.decode(codec.encode(data.draw(envelopes(body)))))
+    published.validate(plain)
+    assert not published.is_valid({**plain, "unknown": 1})
+    assert not published.is_valid({**plain, "body": {**plain["body"], "type": "Other"}})
+    for required in plain:
+        assert not published.is_valid({key: value for key, value in plain.items() if key != required})
