@@ -54,6 +54,7 @@ class LinkQueue:
         self._waiting_bytes = 0
         self._when_there_is_room: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._held = False
 
     @property
     def full(self) -> bool:
@@ -70,6 +71,14 @@ class LinkQueue:
     def call_when_there_is_room(self, call: Callable[[], None]) -> None:
         """Once, when half of the limit is free again."""
         self._when_there_is_room.append(call)
+        self._wake_in_time()
+
+    def hold(self) -> None:
+        """Deliver nothing until `release`; what waits meanwhile fills the link, and then stops the sender."""
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
         self._wake_in_time()
 
     def clear(self) -> list[tuple[Receiver, int]]:
@@ -111,7 +120,7 @@ class LinkQueue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due_s = [self._on_their_way[0].arrives_s] if self._on_their_way else []
+        due_s = [self._on_their_way[0].arrives_s] if self._on_their_way and not self._held else []
         if self._when_there_is_room:
             due_s.append(self._leaving[0][0] if self._leaving else 0.0)
         if due_s:
@@ -123,7 +132,7 @@ class LinkQueue:
             calls, self._when_there_is_room = self._when_there_is_room, []
             for call in calls:
                 call()
-        while self._on_their_way and self._on_their_way[0].arrives_s <= now_s:
+        while self._on_their_way and not self._held and self._on_their_way[0].arrives_s <= now_s:
             arrived = self._on_their_way.popleft()
             if arrived.piece is None:
                 arrived.to.arrive_end()

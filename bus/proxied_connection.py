@@ -6,30 +6,41 @@ import asyncio
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import structlog
 
 from .connection import BrokerAddress
 from .link import Direction
 from .link_queue import LinkQueue
+from .mqtt_packets import Packet, PacketStream
 
 # Left to itself the kernel's buffer grows to megabytes before the sender feels a full link.
 _RECEIVE_BUFFER_BYTES = 64 * 1024
 # Linger on, for 0 seconds: closing the socket sends RST instead of FIN.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
+# What travels in place of a packet: itself, nothing, or something more.
+Tamper: TypeAlias = Callable[[Direction, Packet], Iterable[bytes]]
+
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Link:
-    """What all connections through one proxy share. vanishing: nothing that is sent arrives."""
+    """What all connections through one proxy share.
+
+    vanishing: nothing that is sent arrives. refusing: every new connection is reset.
+    tamper: what becomes of each MQTT packet; None: bytes are passed on unread.
+    """
 
     uplink: LinkQueue
     downlink: LinkQueue
     vanishing: bool = False
+    refusing: bool = False
+    tamper: Tamper | None = None
     counters: Counter[str] = field(default_factory=Counter)
 
     def queue(self, direction: Direction) -> LinkQueue:
@@ -70,6 +81,9 @@ class ProxiedConnection:
             self._on_closed(self)
 
     def _open_far(self) -> None:
+        if self.link.refusing:
+            self.reset()
+            return
         self.near.pause("broker not connected")
         self._opening = asyncio.create_task(self._connect())
 
@@ -101,6 +115,7 @@ class End(asyncio.Protocol):
         self._on_connected = on_connected
         self._transport: asyncio.Transport | None = None
         self._pauses: set[str] = set()
+        self._packets = PacketStream()
 
     # What the socket says
 
@@ -117,6 +132,9 @@ class End(asyncio.Protocol):
         if self._link.vanishing:
             self.connection.vanish(len(data))
             return
+        tamper = self._link.tamper
+        if tamper is not None:
+            data = b"".join(part for packet in self._packets.feed(data) for part in tamper(self._direction, packet))
         self._queue.send(self.peer, data)
         if self._queue.full:
             self.pause("link full")

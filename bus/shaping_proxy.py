@@ -22,9 +22,9 @@ from typing import Self
 from .broker import LOOPBACK
 from .connection import BrokerAddress
 from .errors import BusError
-from .link import LinkShape
+from .link import Direction, LinkShape
 from .link_queue import LinkQueue
-from .proxied_connection import Link, ProxiedConnection
+from .proxied_connection import Link, ProxiedConnection, Tamper
 
 
 class ShapingProxy:
@@ -33,6 +33,7 @@ class ShapingProxy:
     url: of the broker, `mqtt://[user:password@]host[:port]`.
     shape, seed: what the link does; the same seed draws the same jitter and the same pieces.
     port: where to listen; 0 takes a free one.
+    tamper: for each MQTT packet, what travels in its place; not for connections that are encrypted.
 
     After entering, `url` is the broker's by way of the proxy, credentials included, and `counters` counts:
     uplink_bytes and downlink_bytes (delivered), vanished_bytes, connections, resets.
@@ -40,11 +41,14 @@ class ShapingProxy:
     Raises ConfigurationError for an unusable url; entering raises BusError where the port cannot be listened on.
     """
 
-    def __init__(self, url: str, shape: LinkShape, *, seed: int = 0, port: int = 0) -> None:
+    def __init__(
+        self, url: str, shape: LinkShape, *, seed: int = 0, port: int = 0, tamper: Tamper | None = None
+    ) -> None:
         self.port = port
         self._target = BrokerAddress.parse(url)
         self._shape = shape
         self._seed = seed
+        self._tamper = tamper
         self._connections: set[ProxiedConnection] = set()
         self._no_connections = asyncio.Event()
         self._no_connections.set()
@@ -61,6 +65,7 @@ class ShapingProxy:
         self._link = Link(
             uplink=LinkQueue(self._shape.lane("uplink", self._seed)),
             downlink=LinkQueue(self._shape.lane("downlink", self._seed)),
+            tamper=self._tamper,
         )
         try:
             self._server = await asyncio.get_running_loop().create_server(self._accept, LOOPBACK, self.port)
@@ -107,6 +112,15 @@ class ShapingProxy:
         for connection in list(self._connections):
             connection.reset()
 
+    def cut(self) -> None:
+        """From now on every connection is reset, those that stand and those that are tried."""
+        self._link.refusing = True
+        self.reset()
+
+    def hold(self, direction: Direction) -> None:
+        """From now on nothing arrives in that direction, and nothing is lost: the link fills, then the sender waits."""
+        self._link.queue(direction).hold()
+
     def slice(self, largest_bytes: int = 16) -> None:
         """From now on bytes arrive in pieces of 1 to `largest_bytes`, as the seed draws them."""
         drawn = random.Random(f"{self._seed}/pieces")
@@ -114,12 +128,14 @@ class ShapingProxy:
             queue.cut = functools.partial(drawn.randint, 1, largest_bytes)
 
     def heal(self) -> None:
-        """End the black hole and the slicing.
+        """End the black hole, the cut, the slicing and what is held back.
 
         A connection that lost something is reset at both ends, as TCP never goes on behind a gap; one that was idle
         all the while goes on.
         """
-        self._link.vanishing = False
+        self._link.vanishing = self._link.refusing = False
+        self._link.uplink.release()
+        self._link.downlink.release()
         self._link.uplink.cut = self._link.downlink.cut = None
         for connection in list(self._connections):
             if connection.has_gap:

@@ -37,7 +37,7 @@ from .violations import Violation, stopped_s
 # Between the moment at which a vehicle decides to show an answer and the line in its history lies the journal's write.
 _WRITING_S = 0.1
 # The narrator is called some milliseconds before a deadline; an event loop on a busy machine may be late.
-NARRATOR_GRACE_S = 0.25
+NARRATOR_GRACE_S = 0.5
 # A vehicle needs a moment after a deadline to write down how a task ended.
 _ENDING_GRACE_S = 2.0
 # Between a node's look at the clock and its line.

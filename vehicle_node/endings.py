@@ -22,7 +22,7 @@ from ..qos.journal import JournalEntry
 from .task_run import Provisional, TaskRun
 
 # The narrator speaks just before a deadline; where a busy machine calls it later than this, it is silent.
-NARRATOR_GRACE_MS = 250.0
+NARRATOR_GRACE_MS = 500.0
 
 
 @dataclass(frozen=True, slots=True)
