@@ -24,7 +24,7 @@ from ..qos.run import this_machine
 from .parallel import run_parallel
 from .policy_cells import CLAIRVOYANT, LEARNS_NOTHING, Cell, PolicyJob, contenders, run_job
 from .policy_timing import decision_times, step_time
-from .trained import TRAINED, ablations
+from .trained import TRAINED, variants
 
 _FIRST_SEED = 101
 
@@ -184,7 +184,7 @@ def _variants(headline: Cell) -> list[_Variant]:
     names = contenders()
     aware = [name for name in ("greedy-utility", "jsq", "softmax-greedy", "ddpg") if name in names]
     return [
-        *((headline, name, headline, name.split("-")[0]) for name in ablations()),
+        *((headline, name, headline, of) for name, of in variants()),
         *((headline, name, headline, "static") for name in ("static vehicle", "static cloud")),
         *((cell, name, headline, name) for name in aware for cell in (unaware, central)),
     ]

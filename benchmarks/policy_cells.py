@@ -15,8 +15,7 @@ from ..policy.environment.constants import COMMITTED, EnvironmentConstants, Scen
 from ..policy.environment.environment import Environment, Summary, run_episode
 from ..policy.environment.observation import InFlight
 from ..policy.registry import PolicyOptions, make_policy
-from ..policy.served import ABLATIONS, COLLABORATIVE
-from .trained import TRAINED, served, with_weights
+from .trained import TRAINED, VARIANTS, served, with_weights
 
 CLAIRVOYANT = "clairvoyant"
 # In the order in which they are shown: what learns nothing, what learns as it goes, what was trained.
@@ -34,7 +33,6 @@ NAMES = (
     "linucb",
     "bandit",
     "ddpg",
-    COLLABORATIVE,
     CLAIRVOYANT,
 )
 LEARNS_NOTHING = ("static", "random", "jsq", "greedy-delay", "greedy-utility", "softmax-greedy")
@@ -94,7 +92,7 @@ def policy_for(name: str, seed: int) -> Policy:
     """`static` is all to the edges here, the best of the places for that."""
     if name in _PLACES:
         return make_policy("static", PolicyOptions(place=_PLACES[name], seed=seed))
-    if name in (*TRAINED, *ABLATIONS):
+    if name in (*TRAINED, *VARIANTS):
         return served(name)
     return make_policy(name, PolicyOptions(seed=seed))
 

@@ -1,6 +1,7 @@
 """Policies whose scores a trained network gives, served with NumPy: DDPG and the neural bandit.
 
-Beside the two stand the ablations of DDPG, each with one thing changed (training/recipes.py), for a bench to compare.
+Beside the two stand, for a bench to compare, DDPG that also sets the knobs, DDPG that has met one fleet alone, and that
+with one thing changed (training/recipes.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from .scorer import SetScorer
 from .selection import best
 from .weights import Weights, bundled_weights, load_weights
 
+KNOBS, ONE_FLEET = "ddpg-knobs", "ddpg-one-fleet"
+# Of ONE_FLEET.
 ABLATIONS = (
     "ddpg-1-step",
     "ddpg-gaussian-noise",
@@ -30,9 +33,6 @@ ABLATIONS = (
     "ddpg-no-memory",
     "ddpg-straight-through",
 )
-
-# DDPG that has also met edges which answer together with a cloud, and sets the knobs.
-COLLABORATIVE = "ddpg-collaborative"
 
 _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 0.5, 1.0
 _SMALLEST_FRAME_SCALE = 0.25
@@ -101,6 +101,5 @@ def _serve(name: str, options: PolicyOptions) -> ServedPolicy:
 
 # ddpg (training/ddpg.py) minds what a choice does to later tasks; bandit (training/bandit.py), the same network, only
 # what it brings its own. Of the others those are known that have been trained.
-_OTHERS = (COLLABORATIVE, *ABLATIONS)
-for _name in ("ddpg", "bandit", *(name for name in _OTHERS if bundled_weights(name).exists())):
+for _name in ("ddpg", "bandit", *(name for name in (KNOBS, ONE_FLEET, *ABLATIONS) if bundled_weights(name).exists())):
     register(_name)(partial(_serve, _name))

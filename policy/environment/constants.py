@@ -169,10 +169,10 @@ class EnvironmentConstants(_Table, frozen=True, dict=True):
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
 
 
-def load_constants(path: Path = COMMITTED, *, scenario: Scenario = "headline") -> EnvironmentConstants:
+def load_constants(path: Path = COMMITTED, *, scenario: Scenario | None = "headline") -> EnvironmentConstants:
     """Read constants from a TOML file; ConfigurationError says which key is wrong.
 
-    The scenario "headline" leaves out the table [collaborative]; "collaborative" needs it.
+    The scenario "headline" leaves out the table [collaborative]; "collaborative" needs it; None: as the file has it.
     """
     try:
         constants = msgspec.toml.decode(path.read_bytes(), type=EnvironmentConstants)
@@ -182,6 +182,6 @@ def load_constants(path: Path = COMMITTED, *, scenario: Scenario = "headline") -
         raise ConfigurationError(f"{path}: {error}; {COMMITTED.name} in policy/environment has every key") from None
     if scenario == "headline":
         return msgspec.structs.replace(constants, collaborative=None)
-    if constants.collaborative is None:
+    if scenario is not None and constants.collaborative is None:
         raise ConfigurationError(f"{path} has no table [collaborative]; copy it from {COMMITTED}")
     return constants

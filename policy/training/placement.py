@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from ..node_memory import NodeMemory
 from ..selection import best
 from ..served import knobs_of
 from ..softmax import draw_by_softmax
+from .fleets import Fleet, FleetBounds, draw_fleet
 from .replay import Observation
 
 _GUIDE_TEMPERATURE = 0.05
@@ -24,27 +25,39 @@ _GUIDE_TEMPERATURE = 0.05
 class Variety:
     """What the episodes differ in; each is drawn anew for each of them, independently.
 
-    edges: how many roadside nodes, each as likely as it occurs. heartbeats_s: likewise.
-    rates: bounds of the fleet's mean tasks per second, from which every other episode draws; the rest has `rate`.
-    remembers: whether outcomes are kept in mind at all.
-    drifts: bounds of how far a node's speed may be off. heard: bounds of the share of outcomes that the memory hears,
-        which is all of them every other time: a vehicle hears its own.
-    tasks: in an episode; enough for a whole swing of the arrivals, whose rate begins by rising.
+    The first half of it is of episodes in the fleet of the given constants:
+
+    edges: how many roadside nodes, each as likely as it occurs. rates: bounds of the fleet's mean tasks per second,
+    from which every other episode draws; the rest has `rate`. drifts: bounds of how far a node's speed may be off.
+    together: share of those episodes in which edges also answer together with the cloud, where the constants have that.
+    tasks: in such an episode; enough for a whole swing of the arrivals, whose rate begins by rising.
+
+    others: share of the decisions that are made in other fleets (fleets.py), in episodes of `tasks_of_others`; 0: none.
+    bounds: of what those are like.
+
+    heartbeats_s: as `edges`, of all. remembers: whether outcomes are kept in mind at all. heard: bounds of the share of
+    outcomes that the memory hears, which is all of them every other time: a vehicle hears its own.
     """
 
     edges: Sequence[int] = (3, 4, 5, 5, 5, 6, 8, 12, 32)
-    heartbeats_s: Sequence[float] = (0.0, 0.0, 0.1, 0.25, 0.5, 0.5, 0.5, 1.0, 2.0)
     rate: float = 20.0
     rates: tuple[float, float] = (12.0, 26.0)
     drifts: tuple[float, float] = (0.1, 0.4)
+    together: float = 0.25
+    tasks: int = 1_500
+    others: float = 0.4
+    tasks_of_others: int = 300
+    bounds: FleetBounds = field(default_factory=FleetBounds)
+    heartbeats_s: Sequence[float] = (0.0, 0.0, 0.1, 0.25, 0.5, 0.5, 0.5, 1.0, 2.0)
     heard: tuple[float, float] = (0.03, 1.0)
     remembers: bool = True
-    tasks: int = 1_500
     first_seed: int = 1_000
 
-
-# Only the headline's fleet, for what is to be learnt about the algorithm rather than for use.
-HEADLINE = Variety(edges=(5,), heartbeats_s=(0.5,), rates=(20.0, 20.0), drifts=(0.3, 0.3), heard=(1.0, 1.0))
+    @property
+    def other_episodes(self) -> float:
+        """Share of the episodes that are in other fleets: more than of the decisions, where those are shorter."""
+        other, own = self.others / self.tasks_of_others, (1 - self.others) / self.tasks
+        return other / (other + own)
 
 
 class PlacementDomain:
@@ -57,28 +70,24 @@ class PlacementDomain:
     left of the tasks to come is what the queues cost them.
     """
 
-    def __init__(
-        self, scenarios: Sequence[EnvironmentConstants], variety: Variety, *, knobs: int, discount: float
-    ) -> None:
-        """scenarios: of which each episode has one; knobs: 2 for those of policy/served.py, or 0 for none.
-
-        discount: of the learner.
-        """
-        self._scenarios, self._variety, self._knobs, self._discount = scenarios, variety, knobs, discount
+    def __init__(self, constants: EnvironmentConstants, variety: Variety, *, knobs: int, discount: float) -> None:
+        """knobs: 2 for those of policy/served.py, or 0 for none. discount: of the learner."""
+        self._constants, self._variety, self._knobs, self._discount = constants, variety, knobs, discount
 
     def reset(self, rng: np.random.Generator) -> Observation:
         variety = self._variety
-        constants = self._scenarios[int(rng.integers(len(self._scenarios)))]
-        hidden = msgspec.structs.replace(constants.hidden, drift=float(rng.uniform(*variety.drifts)))
+        other = bool(rng.random() < variety.other_episodes)
+        fleet = draw_fleet(self._constants, variety.bounds, rng) if other else self._own_fleet(rng)
         self._environment = Environment(
-            msgspec.structs.replace(constants, hidden=hidden),
-            edges=int(rng.choice(variety.edges)),
+            fleet.constants,
+            edges=fleet.edges,
             heartbeat_s=float(rng.choice(variety.heartbeats_s)),
-            rate=float(rng.uniform(*variety.rates)) if rng.random() < 0.5 else variety.rate,
-            tasks=variety.tasks,
+            rate=fleet.rate_hz,
+            tasks=variety.tasks_of_others if other else variety.tasks,
             seed=int(rng.integers(variety.first_seed, 2**31)),
         )
-        self._utility = constants.utility_model
+        self._floors = fleet.floors
+        self._utility = fleet.constants.utility_model
         self._memory = NodeMemory()
         self._heard = float(rng.uniform(*variety.heard)) if rng.random() < 0.5 else 1.0
         self._ears = np.random.default_rng(rng.integers(2**62))
@@ -88,7 +97,7 @@ class PlacementDomain:
 
     def guide(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """Greed, greed with chance, or chance alone; the knobs at random."""
-        candidates, allowed = self._situation.candidates, self._situation.allowed
+        candidates, allowed = self._situation.candidates, self._allowed()
         kind = rng.random()
         if kind < 0.4:
             index = best(candidates.utility, allowed)
@@ -126,7 +135,28 @@ class PlacementDomain:
             energy_j=candidates.energy_j,
             quality=candidates.quality,
         )
-        return float(utilities[situation.allowed].max())
+        return float(utilities[self._allowed()].max())
 
     def _observe(self) -> Observation:
-        return self._memory.inputs(self._situation.candidates), self._situation.allowed
+        return self._memory.inputs(self._situation.candidates), self._allowed()
+
+    def _own_fleet(self, rng: np.random.Generator) -> Fleet:
+        variety, constants = self._variety, self._constants
+        hidden = msgspec.structs.replace(constants.hidden, drift=float(rng.uniform(*variety.drifts)))
+        return Fleet(
+            msgspec.structs.replace(
+                constants,
+                hidden=hidden,
+                collaborative=constants.collaborative if rng.random() < variety.together else None,
+            ),
+            edges=int(rng.choice(variety.edges)),
+            rate_hz=float(rng.uniform(*variety.rates)) if rng.random() < 0.5 else variety.rate,
+        )
+
+    def _allowed(self) -> NDArray[np.bool_]:
+        """As the guard of a vehicle has it: below the quality floor only what nothing else is left for."""
+        allowed, candidates = self._situation.allowed, self._situation.candidates
+        if not self._floors:
+            return allowed
+        nodes = allowed & np.array([place != "vehicle" for place in candidates.places])
+        return nodes if nodes.any() else allowed

@@ -1,4 +1,8 @@
-"""With what each policy that has weights is trained: DDPG, the bandit, and DDPG with one thing changed."""
+"""With what each policy that has weights is trained: DDPG, the bandit, and DDPG with one thing changed.
+
+DDPG and the bandit learn on fleets of every kind. What DDPG's parts are worth is told on the committed fleet alone, and
+from fewer decisions: `ddpg-one-fleet` is whole, and the others lack one part of it each.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...bus.errors import ConfigurationError
-from ..environment.constants import Scenario
-from ..served import ABLATIONS, COLLABORATIVE
+from ..served import ABLATIONS, KNOBS, ONE_FLEET
 from .ddpg import DdpgOptions
 from .placement import Variety
 
@@ -19,21 +22,20 @@ class Recipe:
     """total_steps: decisions to learn from. scaling_steps: further ones, by the guide, that fix the inputs' scaling.
 
     prior_weight: of the expected utility in a score. sampled: whether the actor's choice is relaxed by a draw.
-    scenarios: of the environment's constants, of which each episode has one; knobs: 2 where they are to be learnt.
+    knobs: 2 where they are to be learnt.
     noise_deviation: of the exploration noise, in units of the score.
     validate_every_steps: decisions between two looks at the validation episodes; the best weights are kept.
     """
 
     algorithm: Literal["ddpg", "bandit"] = "ddpg"
-    total_steps: int = 36_000
-    scaling_steps: int = 2_400
+    total_steps: int = 60_000
+    scaling_steps: int = 6_000
     prior_weight: float = 10.0
     sampled: bool = False
-    scenarios: tuple[Scenario, ...] = ("headline",)
     knobs: int = 0
     noise: NoiseName = "diffusion"
     noise_deviation: float = 0.5
-    validate_every_steps: int = 6_000
+    validate_every_steps: int = 10_000
     ddpg: DdpgOptions = field(
         default_factory=lambda: DdpgOptions(
             discount=0.95,
@@ -60,6 +62,13 @@ def recipe_of(name: str, *, quick: bool = False) -> Recipe:
     quick: a tenth of the decisions, to see that it works.
     """
     recipe = Recipe()
+    one_fleet = replace(
+        recipe,
+        total_steps=36_000,
+        scaling_steps=2_400,
+        validate_every_steps=6_000,
+        variety=replace(recipe.variety, together=0.0, others=0.0),
+    )
     ddpg = recipe.ddpg
     changed = {
         "ddpg": recipe,
@@ -71,15 +80,16 @@ def recipe_of(name: str, *, quick: bool = False) -> Recipe:
             noise_deviation=0.05,
             ddpg=replace(ddpg, discount=0.0, steps=1),
         ),
-        COLLABORATIVE: replace(recipe, scenarios=("headline", "collaborative"), knobs=2),
-        "ddpg-1-step": replace(recipe, ddpg=replace(ddpg, steps=1)),
-        "ddpg-gaussian-noise": replace(recipe, noise="gaussian"),
-        "ddpg-ornstein-uhlenbeck-noise": replace(recipe, noise="ornstein-uhlenbeck"),
-        "ddpg-no-guide": replace(recipe, ddpg=replace(ddpg, guided_steps=ddpg.warm_up_steps, guided_share=0.0)),
-        "ddpg-no-memory": replace(recipe, variety=replace(recipe.variety, remembers=False)),
-        "ddpg-straight-through": replace(recipe, sampled=True),
+        KNOBS: replace(recipe, knobs=2),
+        ONE_FLEET: one_fleet,
+        "ddpg-1-step": replace(one_fleet, ddpg=replace(ddpg, steps=1)),
+        "ddpg-gaussian-noise": replace(one_fleet, noise="gaussian"),
+        "ddpg-ornstein-uhlenbeck-noise": replace(one_fleet, noise="ornstein-uhlenbeck"),
+        "ddpg-no-guide": replace(one_fleet, ddpg=replace(ddpg, guided_steps=ddpg.warm_up_steps, guided_share=0.0)),
+        "ddpg-no-memory": replace(one_fleet, variety=replace(one_fleet.variety, remembers=False)),
+        "ddpg-straight-through": replace(one_fleet, sampled=True),
     }
-    assert changed.keys() == {"ddpg", "bandit", COLLABORATIVE, *ABLATIONS}
+    assert changed.keys() == {"ddpg", "bandit", KNOBS, ONE_FLEET, *ABLATIONS}
     if name not in changed:
         raise ConfigurationError(f"no recipe for a policy {name!r}; there are {', '.join(changed)}")
     found = changed[name]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from .bandit import Bandit
 from .checkpoints import load_state, save_state
 from .ddpg import Agent, Ddpg, Episode, Noise, Training
 from .exploration import DiffusionNoise, GaussianNoise, OrnsteinUhlenbeckNoise
-from .placement import PlacementDomain
+from .fleets import draw_fleet
+from .placement import PlacementDomain, Variety
 from .recipes import Recipe, recipe_of
 from .set_networks import SetActor, SetCritic, SetDenoiser
 from .training_curve import draw_training_curve
@@ -39,7 +40,9 @@ SETTINGS_FILE, STATE_FILE, BEST_FILE = "settings.json", "state.pt", "best.npz"
 # Never those that a bench reports on: 101 to 110.
 VALIDATION_SEEDS = (590, 591)
 VALIDATION_CELLS = ((5, 0.5), (5, 0.0), (5, 2.0), (3, 0.5), (32, 0.5))
+VALIDATION_FLEETS = 12
 _VALIDATION_TASKS = 1_500  # more than a whole swing of the arrivals
+_VALIDATION_TASKS_OF_OTHERS = 600
 
 _SCALING = 2**32  # no episode has this number
 _SCALING_PIECE = 100  # decisions
@@ -102,8 +105,7 @@ def train(
         columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn())
         progress = Progress(*columns, console=Console(stderr=True))
     with progress:
-        scenarios = [load_constants(environment, scenario=scenario) for scenario in recipe.scenarios]
-        run = PolicyTraining(policy, recipe, seed, scenarios, partial)
+        run = PolicyTraining(policy, recipe, seed, load_constants(environment, scenario=None), partial)
         bar = progress.add_task(f"training {policy}", total=recipe.total_steps, note="")
         while not run.finished:
             note = run.advance()
@@ -116,14 +118,12 @@ def train(
 class PolicyTraining:
     """One training, from wherever its folder says that it stands."""
 
-    def __init__(
-        self, policy: str, recipe: Recipe, seed: int, scenarios: Sequence[EnvironmentConstants], partial: Path
-    ) -> None:
+    def __init__(self, policy: str, recipe: Recipe, seed: int, constants: EnvironmentConstants, partial: Path) -> None:
         self._policy, self._recipe, self._seed, self._partial = policy, recipe, seed, partial
-        self._scenarios = scenarios
+        self._constants = constants
         self.progression = Progression()
         torch.manual_seed(seed)
-        domain = PlacementDomain(self._scenarios, recipe.variety, knobs=recipe.knobs, discount=recipe.ddpg.discount)
+        domain = PlacementDomain(constants, recipe.variety, knobs=recipe.knobs, discount=recipe.ddpg.discount)
         agent, self._served, noise = _build(recipe, _guided_rows(domain, recipe.scaling_steps, seed))
         self.training = Training(agent, domain, noise, total_steps=recipe.total_steps, seed=seed)
         self._resume()
@@ -131,10 +131,6 @@ class PolicyTraining:
     @property
     def finished(self) -> bool:
         return self.training.finished
-
-    @property
-    def _environment_hash(self) -> str:
-        return "+".join(constants.sha256 for constants in self._scenarios)
 
     def advance(self) -> str:
         """Play an episode, and validate and save where it is time; returns a note for people."""
@@ -170,11 +166,11 @@ class PolicyTraining:
             "cpu_minutes": round(progression.cpu_s / 60, 2),
             "recipe": asdict(self._recipe),
         }
-        return self._served.weights(self._environment_hash, notes)
+        return self._served.weights(self._constants.sha256, notes)
 
     def _validate(self) -> None:
-        network = self._served.weights(self._environment_hash, {})
-        utility = float(np.mean([validate(network, constants) for constants in self._scenarios]))
+        network = self._served.weights(self._constants.sha256, {})
+        utility = validate(network, self._constants, self._recipe.variety)
         best = max((earlier for _, earlier in self.progression.validations), default=-np.inf)
         self.progression.validations.append((self.training.steps, utility))
         if utility > best:
@@ -191,20 +187,34 @@ class PolicyTraining:
             self.progression = Progression(**state["progression"])
 
 
-def validate(weights: Weights, constants: EnvironmentConstants) -> float:
-    """Mean utility over the validation's episodes."""
-    return float(
-        np.mean(
-            [
-                run_episode(
-                    Environment(constants, edges=edges, heartbeat_s=heartbeat_s, tasks=_VALIDATION_TASKS, seed=seed),
-                    ServedPolicy("validation", weights),
-                ).utility
-                for edges, heartbeat_s in VALIDATION_CELLS
-                for seed in VALIDATION_SEEDS
-            ]
-        )
-    )
+def validate(weights: Weights, constants: EnvironmentConstants, variety: Variety) -> float:
+    """Mean utility over the validation's episodes, those in other fleets counting as much as in training."""
+    own, others = validations(weights, constants, variety)
+    return (1 - variety.others) * own + variety.others * others
+
+
+def validations(weights: Weights, constants: EnvironmentConstants, variety: Variety) -> tuple[float, float]:
+    """Mean utility in the fleet of the constants, without and with edges that ask the cloud; and in other fleets."""
+    headline = msgspec.structs.replace(constants, collaborative=None)
+    cells = [(headline, edges, heartbeat_s) for edges, heartbeat_s in VALIDATION_CELLS]
+    if constants.collaborative is not None and variety.together:
+        cells.append((constants, *VALIDATION_CELLS[0]))
+    own = [
+        Environment(each, edges=edges, heartbeat_s=heartbeat_s, tasks=_VALIDATION_TASKS, seed=seed)
+        for each, edges, heartbeat_s in cells
+        for seed in VALIDATION_SEEDS
+    ]
+    others: list[Environment] = []
+    rng = np.random.default_rng(VALIDATION_SEEDS)
+    for number in range(VALIDATION_FLEETS if variety.others else 0):
+        fleet, tasks = draw_fleet(constants, variety.bounds, rng), _VALIDATION_TASKS_OF_OTHERS
+        others.append(Environment(fleet.constants, edges=fleet.edges, rate=fleet.rate_hz, tasks=tasks, seed=number))
+
+    def mean(environments: list[Environment]) -> float:
+        utilities = [run_episode(each, ServedPolicy("validation", weights)).utility for each in environments]
+        return float(np.mean(utilities)) if utilities else 0.0
+
+    return mean(own), mean(others)
 
 
 def _begin(out: Path, settings: dict[str, Any]) -> Path:

@@ -20,7 +20,9 @@ from roadside.policy.training.run import PolicyTraining, train
 from roadside.policy.training.set_networks import SetDenoiser
 from roadside.policy.weights import Weights, load_weights
 
-STALE = Variety(edges=(3,), heartbeats_s=(2.0,), rates=(20.0, 20.0), drifts=(0.3, 0.3), tasks=300)
+STALE = Variety(
+    edges=(3,), heartbeats_s=(2.0,), rates=(20.0, 20.0), drifts=(0.3, 0.3), together=0.0, tasks=300, others=0.0
+)
 
 
 def tiny(policy: str, *, total_steps: int, **changes):
@@ -43,7 +45,7 @@ def one_validation(monkeypatch):
 @pytest.mark.parametrize("policy", ["ddpg", "bandit"])
 def test_a_little_training_is_much_better_than_greed_where_reports_are_old(policy, tmp_path, one_validation):
     recipe = tiny(policy, total_steps=2400)
-    training = PolicyTraining(policy, recipe, 0, [load_constants()], tmp_path)
+    training = PolicyTraining(policy, recipe, 0, load_constants(), tmp_path)
     start = utility(training.weights())
     while not training.finished:
         training.advance()
@@ -57,11 +59,11 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path, one_vali
     for name, stops_after in (("whole", None), ("stopped", 300)):
         folder = tmp_path / name
         folder.mkdir()
-        training = PolicyTraining("ddpg", recipe, 7, [constants], folder)
+        training = PolicyTraining("ddpg", recipe, 7, constants, folder)
         while not training.finished:
             training.advance()
             if training.training.steps == stops_after:
-                training = PolicyTraining("ddpg", recipe, 7, [constants], folder)
+                training = PolicyTraining("ddpg", recipe, 7, constants, folder)
                 assert training.training.steps == stops_after
         weights.append(training.weights().arrays)
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -91,7 +93,8 @@ def test_an_unknown_recipe_is_told_with_those_that_exist():
 
 @pytest.mark.parametrize("scenario", ["headline", "collaborative"])
 def test_the_guide_and_any_action_lead_through_an_episode(scenario):
-    domain = PlacementDomain([load_constants(scenario=scenario)], replace(STALE, tasks=50), knobs=2, discount=0.0)
+    variety = replace(STALE, tasks=50, together=1.0)
+    domain = PlacementDomain(load_constants(scenario=scenario), variety, knobs=2, discount=0.0)
     rng = np.random.default_rng(0)
     observation, over, steps = domain.reset(rng), False, 0
     while not over:
@@ -119,7 +122,7 @@ def test_knobs_are_ones_that_the_guard_lets_through(threshold, scale):
 
 
 def observe(rows: int = 5):
-    domain = PlacementDomain([load_constants()], replace(STALE, edges=(rows - 2,), tasks=5), knobs=0, discount=0.0)
+    domain = PlacementDomain(load_constants(), replace(STALE, edges=(rows - 2,), tasks=5), knobs=0, discount=0.0)
     return domain.reset(np.random.default_rng(0))
 
 
