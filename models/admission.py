@@ -1,20 +1,42 @@
-"""Which tasks a node takes, in which order, and what it predicts of the wait. Pure state: no clock, no network."""
+"""Which tasks a node takes, in which order, and what it predicts of the wait. Pure state: no clock, no network.
+
+    admit     by prediction: taken is what will, by nine chances in ten, be answered before its deadline, given what is
+              under way, what would be served before it (fair_lines.py) and how long such answers take here
+              (service_times.py); everything else is refused at once, while another node may still have time for it
+    displace  what was taken and has become hopeless since, because tasks of vehicles with shorter lines came before it,
+              is refused then, not when its time is over
+    push out  where the queue is full, the longest line gives way: one vehicle may fill the queue as long as no other
+              wants a place in it, and no longer
+
+Refusing at the door by predicted delay, not by a queue's length alone, is what keeps goodput up under overload (M.
+Welsh and D. Culler, "Adaptive overload control for busy Internet servers", USITS 2003).
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import msgspec
 
 from ..bus.messages import Load, Result, Task
-from ..bus.places import Place
+from .fair_lines import FairLines
+from .service_times import ServiceTimes, Spread
 
 _REMEMBERED_JOBS = 1024
-_SMOOTHING = 0.2
+# Standard deviations: a job is taken with nine chances in ten of being in time, and given up with less than one.
+_LIKELY = 1.28
+_HOPELESS = -1.28
+# An idle node takes what its experience speaks against now and then: refusing it for ever would be learning nothing.
+_TRIAL_INTERVAL_S = 1.0
+
+RefusalReason: TypeAlias = Literal["stopping", "full", "deadline"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
     """One accepted attempt of a task. number: in the order of arrival. Times: seconds of the node's monotonic clock."""
 
@@ -24,46 +46,56 @@ class Job:
     arrived_s: float
     started_s: float = 0.0
     result: Result | None = None
+    # Of its line's tag when it was started, in milliseconds.
+    charged_ms: float = 0.0
 
     @property
     def deadline_s(self) -> float:
         return self.arrived_s + self.task.remaining_ms / 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """reason: "stopping"; "full"; "deadline", which it would miss.
+
+    retry_after_ms: by then, as predicted, what stands in the way will have been worked off if nothing more comes.
+    """
+
+    reason: RefusalReason
+    retry_after_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The job that was taken, and those that are no longer: each is to be refused now, for its own reason."""
+
+    job: Job
+    displaced: tuple[tuple[Job, Refusal], ...] = ()
+
+
 @dataclass(slots=True)
-class ServiceTimes:
-    """Exponentially smoothed time from the start of inference to the answer, by place and kind, in milliseconds."""
+class _Forecast:
+    """Of the queue as it would be served if nothing more came. starts: of each job, milliseconds from now."""
 
-    by_place: dict[Place, dict[str, float]] = field(default_factory=dict)
-
-    def observe(self, place: Place, kind: str, service_ms: float) -> None:
-        by_kind = self.by_place.setdefault(place, {})
-        before = by_kind.get(kind, service_ms)
-        by_kind[kind] = before + _SMOOTHING * (service_ms - before)
-
-    def expected_ms(self, place: Place, kind: str) -> float:
-        """For what was never seen, that of the slowest known: admission errs on the side of refusing."""
-        known = self.by_place.get(place, {})
-        if kind in known:
-            return known[kind]
-        return max((each for by_kind in self.by_place.values() for each in by_kind.values()), default=0.0)
+    starts: dict[int, Spread] = field(default_factory=dict)
+    hopeless: list[Job] = field(default_factory=list)
+    first_start_ms: float = 0.0
 
 
 class AdmissionQueue:
-    """First in, first out.
-
-    limit: accepted tasks that may wait. slots: tasks that are computed side by side. parallel: tasks that may be under
-    way at once; more than there are slots pays where answers wait for another tier. Every attempt is remembered for a
-    while with its result, so that a task that is sent twice is computed once.
+    """limit: accepted tasks that may wait. slots: tasks that are computed side by side. parallel: tasks that may be
+    under way at once; more than there are slots pays where answers wait for another tier. Every attempt is remembered
+    for a while with its result, so that a task that is sent twice is computed once.
     """
 
     def __init__(self, *, limit: int, parallel: int = 1, slots: int = 1) -> None:
         self._limit = limit
         self._parallel = parallel
         self._slots = slots
-        self._waiting: deque[Job] = deque()
+        self._waiting: FairLines[Job] = FairLines(lambda job: self._expected(job).mean_ms)
         self._known: OrderedDict[tuple[str, str, int], Job] = OrderedDict()
         self._numbers = itertools.count()
+        self._last_trial_s = float("-inf")
         self.running: list[Job] = []
         self.closed = False
         self.service = ServiceTimes()
@@ -75,53 +107,126 @@ class AdmissionQueue:
         """The job of an attempt that was accepted before."""
         return self._known.get((vehicle, task.task_id, task.attempt))
 
-    def admit(self, vehicle: str, task: Task, now_s: float) -> Job | str:
-        """Take the task, or say in a word why not: "stopping", "full" or "deadline"."""
+    def admit(self, vehicle: str, task: Task, now_s: float) -> Admission | Refusal:
+        """Take the task, or say why not."""
         if self.closed:
-            return "stopping"
-        if len(self._waiting) >= self._limit:
-            return "full"
-        if self.wait_ms(now_s) + self.service.expected_ms(task.place, task.kind) > task.remaining_ms:
-            return "deadline"
+            return Refusal("stopping", 0.0)
         job = Job(vehicle, task, next(self._numbers), now_s)
-        self._waiting.append(job)
-        self._known[vehicle, task.task_id, task.attempt] = job
-        if len(self._known) > _REMEMBERED_JOBS:
-            self._known.popitem(last=False)
-        return job
+        pushed_out = None
+        if len(self) >= self._limit and (pushed_out := self._waiting.gives_way_to(job)) is None:
+            return Refusal("full", self._forecast(now_s).first_start_ms)
+        forecast = self._forecast(now_s, also=job, without=pushed_out)
+        start = forecast.starts.get(job.number)
+        if (start is None or not self._likely(job, start, now_s)) and not self._may_try(now_s):
+            return Refusal("deadline", self.wait_ms(now_s, vehicle=vehicle))
+        self._waiting.add(job)
+        self._remember(job)
+        displaced: list[tuple[Job, Refusal]] = []
+        if pushed_out is not None:
+            displaced.append((pushed_out, Refusal("full", forecast.first_start_ms)))
+        displaced += [
+            (each, Refusal("deadline", self.wait_ms(now_s, vehicle=each.vehicle)))
+            for each in forecast.hopeless
+            if each is not job
+        ]
+        for each, _ in displaced:
+            self._waiting.remove(each)
+            self._forget(each)
+        return Admission(job, tuple(displaced))
 
     def start_next(self, now_s: float) -> Job | None:
-        """Let the oldest waiting job begin, if one may. It may have expired meanwhile: the caller looks."""
-        if not self._waiting or len(self.running) >= self._parallel:
+        """Let the job whose turn it is begin, if one may. It may be hopeless by now: the caller looks."""
+        if not len(self._waiting) or len(self.running) >= self._parallel:
             return None
-        job = self._waiting.popleft()
+        job = self._waiting.pop()
         job.started_s = now_s
+        job.charged_ms = self._expected(job).mean_ms
         self.running.append(job)
         return job
 
-    def finish(self, job: Job, place: Place, service_ms: float | None) -> None:
-        """A job is over, realised at `place`; service_ms is None where nothing was computed to the end."""
+    def is_hopeless(self, job: Job, now_s: float) -> bool:
+        """Whether a job that would be computed from now on has hardly a chance of being answered in time."""
+        return self._expected(job).quantile_ms(_HOPELESS) > (job.deadline_s - now_s) * 1000
+
+    def finish(self, job: Job, busy_ms: float) -> None:
+        """A job that was started is over, having kept its slot for so long."""
         self.running.remove(job)
-        if service_ms is not None:
-            self.service.observe(place, job.task.kind, service_ms)
+        self._waiting.settle(job.vehicle, busy_ms - job.charged_ms)
+        # Remembered for its result alone; a thousand pictures are a lot of memory.
+        job.task = msgspec.structs.replace(job.task, frames=())
+        if not self.running and not len(self._waiting):
+            self._waiting.rest()
 
-    def wait_ms(self, now_s: float) -> float:
-        """How long a task that arrived now would wait for a slot, behind those under way and all that wait already."""
-        ahead_ms = [max(0.0, self._expected_ms(job) - (now_s - job.started_s) * 1000) for job in self.running]
-        ahead_ms += [self._expected_ms(job) for job in self._waiting]
-        free_in_ms = [0.0] * self._slots
-        for each_ms in ahead_ms:
-            heapq.heapreplace(free_in_ms, free_in_ms[0] + each_ms)
-        return free_in_ms[0]
+    def wait_ms(self, now_s: float, *, vehicle: str | None = None) -> float:
+        """How long a task that arrived now would wait for a slot, behind those under way and all that wait already.
 
-    def _expected_ms(self, job: Job) -> float:
-        return self.service.expected_ms(job.task.place, job.task.kind)
+        vehicle: behind its own only, and those that are served before its next; others' lines do not hold it up.
+        """
+        free = self._slots_free(now_s)
+        ahead = self._waiting.in_order() if vehicle is None else self._waiting.before_next_of(vehicle)
+        for job in ahead:
+            heapq.heapreplace(free, _later(free[0], self._expected(job)))
+        return free[0][0]
 
-    def load(self, now_s: float) -> Load:
+    def load(self, now_s: float, *, vehicle: str | None = None) -> Load:
+        """vehicle: as its next task would find it; None: as the last in the order would."""
         return Load(
             queued=len(self._waiting),
             running=len(self.running),
             slots=self._slots,
-            wait_ms=self.wait_ms(now_s),
-            service_ms={place: dict(by_kind) for place, by_kind in self.service.by_place.items()},
+            wait_ms=self.wait_ms(now_s, vehicle=vehicle),
+            service_ms=self.service.means_ms(),
         )
+
+    def _forecast(self, now_s: float, *, also: Job | None = None, without: Job | None = None) -> _Forecast:
+        free = self._slots_free(now_s)
+        forecast = _Forecast(first_start_ms=free[0][0])
+        for job in self._waiting.in_order(also=also, without=without):
+            start, expected = Spread(*free[0]), self._expected(job)
+            if (start + expected).quantile_ms(_HOPELESS) > (job.deadline_s - now_s) * 1000:
+                # It will not be computed, so it holds up nobody.
+                forecast.hopeless.append(job)
+                continue
+            forecast.starts[job.number] = start
+            heapq.heapreplace(free, _later(free[0], expected))
+        return forecast
+
+    def _slots_free(self, now_s: float) -> list[tuple[float, float]]:
+        """When each slot will be free of what is under way, as mean and variance in milliseconds; a heap.
+
+        A job that takes longer than expected may end at any moment.
+        """
+        free = [(0.0, 0.0)] * self._slots
+        for job in self.running:
+            expected = self._expected(job)
+            left_ms = max(0.0, expected.mean_ms - (now_s - job.started_s) * 1000)
+            heapq.heapreplace(free, _later(free[0], Spread(left_ms, expected.variance_ms2)))
+        return free
+
+    def _likely(self, job: Job, start: Spread, now_s: float) -> bool:
+        return (start + self._expected(job)).quantile_ms(_LIKELY) <= (job.deadline_s - now_s) * 1000
+
+    def _may_try(self, now_s: float) -> bool:
+        if self.running or len(self._waiting) or now_s - self._last_trial_s < _TRIAL_INTERVAL_S:
+            return False
+        self._last_trial_s = now_s
+        return True
+
+    def _expected(self, job: Job) -> Spread:
+        return self.service.expected(job.task.place, job.task.kind)
+
+    def _remember(self, job: Job) -> None:
+        self._known[_key(job)] = job
+        if len(self._known) > _REMEMBERED_JOBS:
+            self._known.popitem(last=False)
+
+    def _forget(self, job: Job) -> None:
+        self._known.pop(_key(job), None)
+
+
+def _key(job: Job) -> tuple[str, str, int]:
+    return job.vehicle, job.task.task_id, job.task.attempt
+
+
+def _later(free: tuple[float, float], work: Spread) -> tuple[float, float]:
+    return free[0] + work.mean_ms, free[1] + work.variance_ms2

@@ -51,7 +51,7 @@ async def drive(
     session: CloudSession | None = None,
     watch: Callable[[Chose | Drafted | Spoke], None] | None = None,
 ) -> Worked:
-    """Run to the end, or until `cancelled()` after some token.
+    """Run to the end, or until `cancelled()` before the first token or after any.
 
     rank: in the worker's order. session: for modes that ask a cloud; to others it is silent. watch: is shown, on the
     inference thread, what is made on the way.
@@ -62,6 +62,10 @@ async def drive(
 
     def advance() -> Wait | Spoke | Answer | _BrokenOff:
         nonlocal computed_s, energy_j
+        if cancelled():
+            # It may have waited for its turn, or for the cloud, until nobody waited for it any more.
+            steps.close()
+            return _BrokenOff()
         before = meter.now()
         try:
             return _advance(steps, reply, session, cancelled, lambda: worker.should_give_way(rank), watch)

@@ -21,13 +21,14 @@ from msgspec import Meta
 from ..bus import topics
 from ..bus.configuration import MemberConfiguration
 from ..bus.errors import BackendError, MessageRefused
+from ..bus.history import NO_HISTORY, History
 from ..bus.kinds import KINDS
-from ..bus.messages import Accepted, NodeState, Rejected, Result, Role, Task
+from ..bus.messages import Accepted, Load, NodeState, Rejected, Result, Role, Task
 from ..bus.metrics import node_metrics_served
 from ..bus.places import Place
 from ..bus.process import READY, Health
 from ..bus.transport import Bus, Received, Subscription
-from .admission import AdmissionQueue, Job
+from .admission import AdmissionQueue, Job, Refusal
 from .companions import CloudLine, Companion, Gauged
 from .energy import open_energy_meter
 from .inference_worker import InferenceWorker
@@ -99,10 +100,18 @@ async def serve_jobs(
     """Join the bus and answer tasks until `stop` is set. attach: what a node on this bus answers with."""
     will = NodeState(node=configuration.name, role=role, alive=False)
     async with Bus(
-        url=configuration.broker, fleet=configuration.fleet, name=configuration.name, will=(topics.NODE_STATE, will)
+        url=configuration.broker,
+        fleet=configuration.fleet,
+        name=configuration.name,
+        tls=configuration.tls,
+        will=(topics.NODE_STATE, will),
     ) as bus:
         runner, companion = attach(bus)
-        server = TaskServer(bus=bus, role=role, configuration=configuration, runner=runner, companion=companion)
+        history = History.of_process(configuration.name)
+        history.begin()
+        server = TaskServer(
+            bus=bus, role=role, configuration=configuration, runner=runner, companion=companion, history=history
+        )
         gauges = companion.gauges if isinstance(companion, Gauged) else dict
         async with node_metrics_served(configuration, server.state, gauges=gauges):
             await server.run(stop)
@@ -119,8 +128,10 @@ class TaskServer:
         configuration: NodeConfiguration,
         runner: JobRunner,
         companion: Companion | None = None,
+        history: History = NO_HISTORY,
     ) -> None:
         self._bus = bus
+        self._history = history
         self._role: Role = role
         self._name = configuration.name
         self._heartbeat_s = configuration.heartbeat_s
@@ -185,6 +196,7 @@ class TaskServer:
             self._take(received.names["vehicle"], received.body)
 
     def _take(self, vehicle: str, task: Task) -> None:
+        self._history.note("task.received", **_whose(vehicle, task), remaining_ms=task.remaining_ms)
         if (known := self._queue.known(vehicle, task)) is not None:
             self.counters["resent"] += 1
             self._accept(known)
@@ -192,15 +204,20 @@ class TaskServer:
                 self._send(known, known.result)
             return
         admitted = self._queue.admit(vehicle, task, time.monotonic())
-        if isinstance(admitted, str):
-            self._reject(vehicle, task, admitted)
+        if isinstance(admitted, Refusal):
+            self._reject(vehicle, task, admitted.reason, admitted.retry_after_ms)
             return
-        self._accept(admitted)
+        self._accept(admitted.job)
+        self._history.note("task.admitted", **_whose(vehicle, task))
         log.debug("accepted", place=task.place, queued=len(self._queue), **_told(vehicle, task))
+        for job, refusal in admitted.displaced:
+            self.counters["displaced"] += 1
+            self._reject(job.vehicle, job.task, refusal.reason, refusal.retry_after_ms)
         self._work_changed.set()
 
     def _refuse_overflow(self, received: Received) -> None:
-        self._reject(received.names["vehicle"], received.body, "full")
+        wait_ms = self._queue.wait_ms(time.monotonic())
+        self._reject(received.names["vehicle"], received.body, "full", retry_after_ms=wait_ms)
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
         while True:
@@ -215,24 +232,30 @@ class TaskServer:
 
     async def _finish(self, job: Job) -> None:
         result = await self._answer(job)
-        place, service_ms = self._runner.places[0], None
+        self._history.note("job.ended", **_whose(job.vehicle, job.task), answered=result is not None)
+        busy_ms = (time.monotonic() - job.started_s) * 1000
         if result is not None:
-            place, service_ms = result.place, (time.monotonic() - job.started_s) * 1000
+            self._queue.service.observe(result.place, job.task.kind, busy_ms)
             self.counters["answered"] += 1
-            log.debug("answered", place=place, service_ms=round(service_ms, 1), **_told(job.vehicle, job.task))
+            log.debug("answered", place=result.place, service_ms=round(busy_ms, 1), **_told(job.vehicle, job.task))
             job.result = result
             self._send(job, result)
-        self._queue.finish(job, place, service_ms)
+        self._queue.finish(job, busy_ms)
         self._work_changed.set()
 
     async def _answer(self, job: Job) -> Result | None:
         """None where no answer came of it."""
-        if time.monotonic() >= job.deadline_s:
+        if job.started_s >= job.deadline_s:
             # Its vehicle has already fallen back; computing it now would only delay the others.
             self.counters["expired_in_queue"] += 1
             log.debug("expired in the queue", **_told(job.vehicle, job.task))
             return None
+        if self._queue.is_hopeless(job, job.started_s):
+            wait_ms = self._queue.wait_ms(job.started_s, vehicle=job.vehicle)
+            self._reject(job.vehicle, job.task, "deadline", wait_ms)
+            return None
         log.debug("started", **_told(job.vehicle, job.task))
+        self._history.note("computing.began", **_whose(job.vehicle, job.task), deadline_s=job.deadline_s)
         try:
             answered = await self._runner.answer(
                 job, lambda draft: self._send(job, self._result(job, draft, final=False))
@@ -242,6 +265,8 @@ class TaskServer:
             self._reject(job.vehicle, job.task, refusal.reason)
             return None
         if answered is None:
+            busy_ms = (time.monotonic() - job.started_s) * 1000
+            self._queue.service.observe_at_least(job.task.place, job.task.kind, busy_ms)
             self.counters["cancelled_at_deadline"] += 1
             log.debug("cancelled at its deadline", **_told(job.vehicle, job.task))
             return None
@@ -261,26 +286,38 @@ class TaskServer:
             timing=answered.timing,
             energy_j=answered.energy_j,
             energy_method=answered.energy_method,
-            load=self._queue.load(time.monotonic()),
+            load=self._load(job.vehicle),
             context=answered.context,
             is_whole=answered.is_whole,
         )
 
     def _send(self, job: Job, result: Result) -> None:
         self._bus.post(topics.RESULT, result, vehicle=job.vehicle, node=self._name)
+        self._history.note(
+            "answer.published", **_whose(job.vehicle, job.task), final=result.final, whole=result.is_whole
+        )
 
     def _accept(self, job: Job) -> None:
-        message = Accepted(task_id=job.task.task_id, attempt=job.task.attempt, load=self._queue.load(time.monotonic()))
+        message = Accepted(task_id=job.task.task_id, attempt=job.task.attempt, load=self._load(job.vehicle))
         self._bus.post(topics.ACK, message, vehicle=job.vehicle, node=self._name)
 
-    def _reject(self, vehicle: str, task: Task, reason: str) -> None:
+    def _reject(self, vehicle: str, task: Task, reason: str, retry_after_ms: float = 0.0) -> None:
+        """Posted at once: it overtakes every answer that is still to be computed."""
         self.counters[f"rejected.{reason}"] += 1
+        self._history.note("task.rejected", **_whose(vehicle, task), reason=reason)
         log.debug("rejected", reason=reason, **_told(vehicle, task))
-        load = self._queue.load(time.monotonic())
         message = Rejected(
-            task_id=task.task_id, attempt=task.attempt, reason=reason, retry_after_ms=load.wait_ms, load=load
+            task_id=task.task_id,
+            attempt=task.attempt,
+            reason=reason,
+            retry_after_ms=retry_after_ms,
+            load=self._load(vehicle),
         )
         self._bus.post(topics.ACK, message, vehicle=vehicle, node=self._name)
+
+    def _load(self, vehicle: str) -> Load:
+        """As a vehicle's next task would find it."""
+        return self._queue.load(time.monotonic(), vehicle=vehicle)
 
     async def _heartbeat(self) -> None:
         while True:
@@ -303,18 +340,27 @@ class TaskServer:
             uptime_s=self._health.uptime_s,
             event_loop_lag_ms=self._health.event_loop_lag_ms,
             memory_bytes=self._health.memory_bytes,
-            counters={
-                **self.counters,
-                **self._runner.counters,
-                **self._bus.counters,
-                **(self._companion.counters if self._companion is not None else {}),
-            },
+            counters=self._every_counter(),
         )
+
+    def _every_counter(self) -> Counter[str]:
+        """What is counted by one name in two places is added up."""
+        counters = Counter(self.counters)
+        counters.update(self._runner.counters)
+        counters.update(self._bus.counters)
+        if self._companion is not None:
+            counters.update(self._companion.counters)
+        return counters
 
     def _places(self) -> tuple[Place, ...]:
         """Where a task sent here may be realised now and what that takes was measured."""
         measured = self._queue.service.by_place
         return tuple(place for place in self._runner.places if place in measured and self._runner.can_answer_at(place))
+
+
+def _whose(vehicle: str, task: Task) -> dict[str, Any]:
+    """What every event of a history about a task says of it."""
+    return {"vehicle": vehicle, "task": task.task_id, "attempt": task.attempt}
 
 
 def _told(vehicle: str, task: Task) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..bus.errors import MessageRefused
 from ..bus.kinds import KINDS
 from ..bus.messages import NodeState, Task
-from ..models.admission import AdmissionQueue
+from ..models.admission import AdmissionQueue, Refusal
 from ..models.inference_worker import InferenceWorker
 from ..models.job_runner import Answered
 from ..models.local_runner import LocalRunner
@@ -40,7 +40,7 @@ class OwnPlace:
 class OwnModel:
     """The vehicle's own place with a model; the narrator stays what speaks when all else fails.
 
-    power_w: electric power while it computes. Tasks are answered one after the other, in the order in which they come.
+    power_w: electric power while it computes. Tasks are answered one after the other, the earliest deadline first.
     """
 
     def __init__(self, vehicle: str, answerer: Answerer, *, power_w: float) -> None:
@@ -48,7 +48,8 @@ class OwnModel:
         self._worker = InferenceWorker()
         self._runner = LocalRunner(answerer, self._worker, cloud_line=None, slot_power_w=power_w)
         self._queue = AdmissionQueue(limit=_QUEUE_LIMIT)
-        self._turn = asyncio.Lock()
+        # Of the tasks that wait, by their jobs' numbers.
+        self._turns: dict[int, asyncio.Future[None]] = {}
 
     async def warm_up(self) -> None:
         """Answer a question of each kind, so that the first estimate is a measured one."""
@@ -59,25 +60,39 @@ class OwnModel:
     async def answer(self, task: Task) -> Answered | None:
         """The model's answer; None where the deadline came first.
 
-        Raises MessageRefused at once where the queue is "full" or the answer would come too late ("deadline"), and for
-        a picture that cannot be used.
+        Raises MessageRefused at once where the queue is "full" or the answer would come too late ("deadline"), later
+        where a more urgent task has made it so, and for a picture that cannot be used.
         """
-        job = self._queue.admit(self._vehicle, task, time.monotonic())
-        if isinstance(job, str):
-            raise MessageRefused(job)
-        async with self._turn:
-            # The queue's oldest: turns come in the order of arrival.
-            self._queue.start_next(time.monotonic())
-            service_ms = None
-            try:
-                if job.started_s >= job.deadline_s:
-                    return None
-                answered = await self._runner.answer(job, lambda draft: None)
-                if answered is not None:
-                    service_ms = (time.monotonic() - job.started_s) * 1000
-                return answered
-            finally:
-                self._queue.finish(job, "vehicle", service_ms)
+        admitted = self._queue.admit(self._vehicle, task, time.monotonic())
+        if isinstance(admitted, Refusal):
+            raise MessageRefused(admitted.reason)
+        job = admitted.job
+        self._turns[job.number] = turn = asyncio.get_running_loop().create_future()
+        for displaced, refusal in admitted.displaced:
+            self._turns.pop(displaced.number).set_exception(MessageRefused(refusal.reason))
+        self._start_next()
+        await turn
+        try:
+            if job.started_s >= job.deadline_s:
+                return None
+            answered = await self._runner.answer(job, lambda draft: None)
+            busy_ms = (time.monotonic() - job.started_s) * 1000
+            if answered is not None:
+                self._queue.service.observe("vehicle", task.kind, busy_ms)
+            else:
+                self._queue.service.observe_at_least("vehicle", task.kind, busy_ms)
+            return answered
+        finally:
+            self._queue.finish(job, (time.monotonic() - job.started_s) * 1000)
+            self._start_next()
+
+    def _start_next(self) -> None:
+        job = self._queue.start_next(time.monotonic())
+        if job is None:
+            return
+        turn = self._turns.pop(job.number)
+        if not turn.done():  # else whoever waited was cancelled: the vehicle stops
+            turn.set_result(None)
 
     def state(self) -> NodeState:
         """What a policy needs to know of the place now."""
