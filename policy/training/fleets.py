@@ -1,9 +1,9 @@
 """Fleets of every kind to learn from: weights that have met one fleet alone are of use in no other.
 
-Each is drawn anew (domain randomisation; Tobin et al., IROS 2017). The bounds span the committed fleet and one like that
-of `roadside demo`, with small models that answer in some tens of milliseconds over a link that hardly costs anything,
-and go beyond both, so that a fleet of somebody else's lies between them. No fleet that a bench reports on is among them
-but the committed one.
+Each is drawn anew (domain randomisation; Tobin et al., IROS 2017). The bounds span the committed fleet and one like
+that of `roadside demo`, with small models that answer in some tens of milliseconds over a link that hardly costs
+anything, and go beyond both, so that a fleet of somebody else's lies between them. Of the fleets that a bench reports
+on none is learnt from but the committed one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class FleetBounds:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """rate_hz: mean tasks per second. floors: whether tasks are kept from a vehicle's own place while another is left."""
+    """rate_hz: mean tasks per second. floors: whether tasks are kept from a vehicle itself while another is left."""
 
     constants: EnvironmentConstants
     edges: int
@@ -150,9 +150,8 @@ def draw_fleet(committed: EnvironmentConstants, bounds: FleetBounds, rng: np.ran
         collaborative=collaborative,
     )
     edges = int(rng.choice(bounds.edges))
-    return Fleet(
-        constants, edges, even(bounds.load) * _capacity_hz(constants, edges), floors=narrator and rng.random() < 0.5
-    )
+    rate_hz = even(bounds.load) * _capacity_hz(constants, edges)
+    return Fleet(constants, edges, rate_hz, floors=narrator and bool(rng.random() < 0.5))
 
 
 def _times(between: Bounds, factor: float) -> Bounds:

@@ -1,4 +1,4 @@
-"""The fleets that are learnt from: any draw makes an environment, and together they span those that are to be served."""
+"""The fleets that are learnt from: any draw makes an environment, and they span what is to be served."""
 
 from dataclasses import replace
 from pathlib import Path
