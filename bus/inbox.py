@@ -9,6 +9,7 @@ import structlog
 
 from . import codec
 from .errors import MessageRefused
+from .replays import ReplayGuard
 from .subscription import Received, Subscription
 from .topics import topic_of
 
@@ -37,12 +38,16 @@ def read(address: str, payload: bytes, *, retained: bool = False) -> Received:
 
 
 class Inbox:
-    """The subscriptions of one bus; a bad message gets no further. Counts received, unwanted and refused.<reason>."""
+    """The subscriptions of one bus; a bad message gets no further, nor does one that was here before.
+
+    Counts received, unwanted and refused.<reason>.
+    """
 
     def __init__(self, *, owner: str, counters: Counter[str]) -> None:
         self._owner = owner
         self._counters = counters
         self._subscriptions: list[Subscription] = []
+        self._replays = ReplayGuard()
         self._logged_at_s: dict[str, float] = {}
 
     @property
@@ -57,6 +62,7 @@ class Inbox:
         """Let one message in, or count it as refused, or as unwanted where nobody subscribed to it."""
         try:
             received = read(address, payload, retained=retained)
+            self._replays.admit(received.topic, received.envelope)
         except MessageRefused as refusal:
             self._counters[f"refused.{refusal.reason}"] += 1
             self._log_now_and_then(address, refusal)
