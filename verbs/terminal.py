@@ -12,6 +12,7 @@ import tty
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -33,14 +34,21 @@ _PLAIN_WIDTH = 100
 
 
 async def show_fleet(
-    broker: str, fleet: str, *, interval_s: float, once_after_s: float | None, stop: asyncio.Event
+    broker: str,
+    fleet: str,
+    *,
+    interval_s: float,
+    once_after_s: float | None,
+    stop: asyncio.Event,
+    tls: Path | None = None,
+    name: str = "top",
 ) -> None:
     """Draw until `stop` is set; a lost connection is waited for, and the screen says so.
 
-    broker: URL. once_after_s: print one screen after so many seconds of listening instead. Raises BrokerError where the
-    broker cannot be reached at the beginning.
+    broker: URL. once_after_s: print one screen after so many seconds of listening instead. tls: the
+    folder with the certificate of `name`. Raises BrokerError where the broker cannot be reached at the beginning.
     """
-    async with Bus(url=broker, fleet=fleet, name="top") as bus:
+    async with Bus(url=broker, fleet=fleet, name=name, tls=tls) as bus:
         top = _Top(bus, f"roadside top  {fleet} at {bus.address}")
         tasks = [asyncio.create_task(top.read(bus.subscribe(topic, limit=_WAITING_LIMIT))) for topic in _HEARD]
         tasks.append(asyncio.create_task(top.watch_connection()))

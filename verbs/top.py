@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..bus.defaults import DEFAULT_BROKER, DEFAULT_FLEET
-from .options import BrokerUrl, FleetName, run_process
+from ..bus.defaults import DEFAULT_BROKER, DEFAULT_FLEET, DEFAULT_WATCHER
+from .options import BrokerUrl, FleetName, IdentityName, TlsFolder, run_process
 
 verbs = typer.Typer()
 
@@ -15,6 +15,8 @@ verbs = typer.Typer()
 @verbs.command(epilog="Example:  roadside top --broker mqtt://10.0.0.5:1883;  roadside top --once | grep mute")
 def top(
     broker: BrokerUrl = None,
+    tls: TlsFolder = None,
+    identity: IdentityName = None,
     fleet: FleetName = None,
     interval: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two screens.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Listen for --listen seconds, print one screen, end.")] = False,
@@ -35,6 +37,8 @@ def top(
             interval_s=interval,
             once_after_s=listen if once else None,
             stop=stop,
+            tls=tls,
+            name=identity or (DEFAULT_WATCHER if tls is not None else "top"),
         )
 
     run_process("top", serve, False)
