@@ -11,5 +11,7 @@ TLS_VARIABLE = "ROADSIDE_TLS"
 LOG_LEVEL_VARIABLE = "ROADSIDE_LOG_LEVEL"
 # A folder in which each process keeps a history of what it does; unset: none is kept.
 HISTORY_VARIABLE = "ROADSIDE_HISTORY"
+# A folder in which each process keeps the messages that a replay of it needs; unset: none are kept.
+MESSAGES_VARIABLE = "ROADSIDE_MESSAGES"
 # Where a vehicle finds its video or camera, whose URL may hold a password, too.
 VIDEO_VARIABLE = "ROADSIDE_VIDEO"

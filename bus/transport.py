@@ -32,6 +32,7 @@ from . import codec
 from .connection import Endpoint, connected, explained, new_client, subscribe_all, until_lost
 from .errors import BusError, MessageRefused
 from .inbox import Inbox
+from .message_log import Tap
 from .messages import SCHEMA_VERSION, Envelope, Message
 from .outbox import Outbox, Outgoing
 from .subscription import Received, Subscription
@@ -60,6 +61,7 @@ class Bus:
     close_timeout_s: how long closing may take to send what still waits.
     outbox_limit: how many messages may wait for an absent broker before OutboxFull.
 
+    tap: is shown what is heard and said, where it is set (message_log.py).
     boot_id names this life of the process; `connected` is set while the connection stands, `disconnected` while it
     does not. `counters` counts: published, received, unwanted, reconnects, refused.<reason>, dropped.<topic>,
     overflow.<topic>, unsent.<topic>.
@@ -97,6 +99,7 @@ class Bus:
         self._sequence = itertools.count(1)
         self._outbox = Outbox(limit=outbox_limit)
         self._inbox = Inbox(owner=name, counters=self.counters)
+        self.tap: Tap | None = None
         self._client: aiomqtt.Client | None = None
         self._connection_tasks: set[asyncio.Task[None]] = set()
         self._supervisor: asyncio.Task[None] | None = None
@@ -175,7 +178,10 @@ class Bus:
         if names.setdefault(topic.sender, self.name) != self.name:
             raise ValueError(f"{self.name} cannot send as {names[topic.sender]}: receivers would refuse it")
         address = topic.address(self.fleet, **names)
-        payload = self._encoded(body, next(self._sequence))
+        envelope = self._envelope(body, next(self._sequence))
+        payload = _encoded(envelope)
+        if self.tap is not None:
+            self.tap.said(topic, address, envelope, payload)
         if (topic.qos == 0 or perishable) and self._client is None:
             # Now or never: kept for the next connection it would be stale.
             self.counters[f"unsent.{topic.name}"] += 1
@@ -186,11 +192,8 @@ class Bus:
         self._send_waiting()
         return len(payload)
 
-    def _encoded(self, body: Message, sequence: int) -> bytes:
-        payload = codec.encode(Envelope(SCHEMA_VERSION, self.name, self.boot_id, sequence, time.time(), body))
-        if len(payload) > codec.MAX_MESSAGE_BYTES:
-            raise MessageRefused("size", f"{len(payload)} bytes to send, {codec.MAX_MESSAGE_BYTES} are allowed")
-        return payload
+    def _envelope(self, body: Message, sequence: int) -> Envelope[Message]:
+        return Envelope(SCHEMA_VERSION, self.name, self.boot_id, sequence, time.time(), body)
 
     def _send_waiting(self) -> None:
         """Start as many sends as the connection may have in flight; they reach the wire in the outbox's order."""
@@ -247,6 +250,8 @@ class Bus:
             _log.error("not subscribed", bus=self.name, address=subscription.address_filter, why=str(error))
 
     def _on_message(self, message: aiomqtt.Message) -> None:
+        if self.tap is not None:
+            self.tap.heard(message.topic.value, message.payload)
         self._inbox.take(message.topic.value, message.payload, retained=bool(message.retain))
 
     # The connection
@@ -307,7 +312,7 @@ class Bus:
         topic, body = self._will
         address = topic.address(self.fleet, **{topic.sender: self.name})
         # Sequence 0, since it is written before the messages that it follows.
-        return aiomqtt.Will(address, self._encoded(body, 0), topic.qos, topic.retained)
+        return aiomqtt.Will(address, _encoded(self._envelope(body, 0)), topic.qos, topic.retained)
 
     async def _subscribe_everything(self, client: aiomqtt.Client) -> None:
         subscribed = 0
@@ -357,6 +362,13 @@ class Bus:
         self._inbox.end(error)
         closed = BusError(f"the bus of {self.name} was closed before the broker had the message")
         self._outbox.abandon(error if isinstance(error, Exception) else closed)
+
+
+def _encoded(envelope: Envelope[Message]) -> bytes:
+    payload = codec.encode(envelope)
+    if len(payload) > codec.MAX_MESSAGE_BYTES:
+        raise MessageRefused("size", f"{len(payload)} bytes to send, {codec.MAX_MESSAGE_BYTES} are allowed")
+    return payload
 
 
 def _backoff_s(failures: int) -> float:

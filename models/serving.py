@@ -23,6 +23,7 @@ from ..bus.configuration import MemberConfiguration
 from ..bus.errors import BackendError, MessageRefused
 from ..bus.history import NO_HISTORY, History
 from ..bus.kinds import KINDS
+from ..bus.message_log import MessageLog
 from ..bus.messages import Accepted, Load, NodeState, Rejected, Result, Role, Task
 from ..bus.metrics import node_metrics_served
 from ..bus.places import Place
@@ -106,6 +107,7 @@ async def serve_jobs(
         tls=configuration.tls,
         will=(topics.NODE_STATE, will),
     ) as bus:
+        bus.tap = MessageLog.of_process(role, configuration, bus.boot_id)
         runner, companion = attach(bus)
         history = History.of_process(configuration.name)
         history.begin()

@@ -22,6 +22,7 @@ from ..bus import topics
 from ..bus.errors import LogError, RunError
 from ..bus.history import NO_HISTORY, History
 from ..bus.latencies import LatencyHistogram
+from ..bus.message_log import Created, MessageLog
 from ..bus.messages import NodeState
 from ..bus.metrics import node_metrics_served
 from ..bus.process import READY, Health
@@ -83,6 +84,7 @@ async def run(
             tls=configuration.tls,
             will=(topics.VEHICLE_STATE, will),
         ) as bus:
+            bus.tap = message_log = MessageLog.of_process("vehicle", configuration, bus.boot_id)
             vehicle = Vehicle(
                 configuration,
                 bus=bus,
@@ -92,6 +94,7 @@ async def run(
                 live_weights=live_weights,
                 own_model=own_model,
                 history=history,
+                message_log=message_log,
             )
             async with node_metrics_served(configuration, vehicle.state, latencies=vehicle.latencies):
                 await vehicle.run(stop)
@@ -111,9 +114,11 @@ class Vehicle:
         live_weights: LiveWeights | None = None,
         own_model: OwnModel | None = None,
         history: History = NO_HISTORY,
+        message_log: MessageLog | None = None,
     ) -> None:
         self._configuration = configuration
         self._history = history
+        self._message_log = message_log
         self._live_weights = live_weights
         self._name = configuration.name
         self._bus = bus
@@ -224,6 +229,8 @@ class Vehicle:
         self._history.note("task.created", task=task_id, created_s=created_s, deadline_ms=deadline_ms)
         log.debug("created", task_id=task_id, kind=arrival.kind.name, clip=scene.clip, moment_s=scene.moment_s)
         self._frames.offer(scene, task_id)
+        if self._message_log is not None:
+            self._message_log.created(_logged(task))
         self._dispatcher.begin(task)
 
     def _hear_weights(self, received: Received) -> None:
@@ -254,6 +261,24 @@ class Vehicle:
         overruled = {f"policy_overruled.{why}": count for why, count in self._guard.counters.items()}
         of_weights = {} if self._live_weights is None else self._live_weights.counters
         return {**self.counters, **self._camera.losses, **self._bus.counters, **overruled, **of_weights}
+
+
+def _logged(task: TaskRun) -> Created:
+    """What a replay makes the task of."""
+    scene, truth = task.scene, task.scene.truth
+    return Created(
+        at_s=time.monotonic(),
+        created_s=task.created_s,
+        created_at_s=task.created_at_s,
+        task_id=task.task_id,
+        kind=task.kind.name,
+        clip=scene.clip,
+        moment_s=scene.moment_s,
+        telemetry=scene.telemetry,
+        frame_bytes=tuple(map(len, scene.frames)),
+        action=None if truth is None else truth.action,
+        justification=None if truth is None else truth.justification,
+    )
 
 
 async def _listen(subscription: Subscription, hear: Callable[[Received], None]) -> None:
