@@ -14,12 +14,11 @@ from . import (
     static,
 )
 from .base import PolicyOptions, make_policy, policy_names
-
-# What `roadside demo` and a vehicle use that are not told otherwise.
-DEFAULT_POLICY = "greedy-utility"
+from .names import DEFAULT_POLICY, POLICIES
 
 __all__ = [
     "DEFAULT_POLICY",
+    "POLICIES",
     "PolicyOptions",
     "active_inference",
     "cs_ucb",

@@ -106,6 +106,44 @@ def bench_collab(
     print_bench(result if as_json else for_a_person(result), as_json)
 
 
+@verbs.command("overload", epilog="Example:  roadside bench overload --json")
+def bench_overload(
+    quick: Annotated[bool, typer.Option("--quick", help="Two loads, short stages and a rough knee.")] = False,
+    knee: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="HZ", help="Tasks per second that the fleet takes here, if that is known."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Goodput, refusals and fairness at up to three times what the fleet takes here; about five minutes."""
+    from ..benchmarks.overload import measure_overload
+
+    print_bench(measure_overload(quick=quick, knee_tasks_per_s=knee), as_json)
+
+
+@verbs.command("default", epilog="Example:  roadside bench default runs/20261121-101500-ab12")
+def bench_default(
+    run: Annotated[Path | None, typer.Argument(help="A run's folder [default: a fresh demo run]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the fitted constants go [default: environment.toml in the run]")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The same rows from fewer seeds and tasks.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Rank the policies in the simulated fleet that is fitted to a run, and say which should be the default."""
+    _end_as_by_ctrl_c()
+    from ..benchmarks.calibrate import measure_calibration
+    from ..benchmarks.policy_default import DefaultPlan, measure_default
+
+    plan = DefaultPlan().quick() if quick else DefaultPlan()
+    result = measure_default(lambda: measure_calibration(run, out), plan)
+    columns = ("policy", "utility", *(f"load_{load:g}" for load in plan.loads), "behind", "behind_lower95")
+    _print_shown(result, as_json, columns=columns, hidden=("best", "wins", "default"))
+    if not as_json:
+        holds = "as it is" if result["wins"] == result["default"] else f"which is {result['default']} now"
+        typer.echo(f"{result['best']} is best; the rule makes {result['wins']} the default, {holds}")
+
+
 @verbs.command("perllm", epilog="Example:  roadside bench perllm --json")
 def bench_perllm(
     quick: Annotated[bool, typer.Option("--quick", help="The same rows from fewer requests and seeds.")] = False,

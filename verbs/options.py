@@ -13,6 +13,7 @@ import typer
 from ..bus.defaults import BROKER_VARIABLE, LOG_LEVEL_VARIABLE, TLS_VARIABLE, VIDEO_VARIABLE
 from ..bus.errors import ConfigurationError
 from ..bus.places import PLACES
+from ..policy.names import DEFAULT_POLICY, POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -112,7 +113,7 @@ ModeName = Annotated[
 PlaceName = Annotated[str | None, typer.Option("--place", help="All to vehicle, edge, edge+cloud or cloud.")]
 PolicyName = Annotated[
     str | None,
-    typer.Option("--policy", help="How a place is chosen: greedy-utility, ddpg, linucb ...; a wrong name lists them."),
+    typer.Option("--policy", help=f"How a place is chosen: {', '.join(POLICIES)} [default: {DEFAULT_POLICY}]"),
 ]
 PolicyWeightsFile = Annotated[
     Path | None,
