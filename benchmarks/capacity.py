@@ -21,34 +21,23 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ..bus.broker import Broker
-from ..bus.errors import FleetError
-from ..bus.messages import Outcome
-from ..fleet import Fleet
+from ..policy.names import DEFAULT_POLICY
 from ..qos.intervals import Estimate, slope_95
-from ..qos.journal import read_journal
 from ..qos.ledger import Ledger, RecordedState
-from ..qos.report import in_time, latency_ms, mean
+from ..qos.report import mean
 from ..qos.run import RunDirectory
+from .loaded_fleet import NODES, Stage, even_rates, loaded_fleet, shown_progress
 
-_FLEET = "capacity"
-_START_TIMEOUT_S = 120.0
-_RECORDED_TIMEOUT_S = 10.0
-_NODES = {"edge-1": "edge", "edge-2": "edge", "cloud-1": "cloud"}
 _IN_TIME_SHARE = 0.95
 _LATENCY_FACTOR = 3.0
-_HOLD_SHARE = 0.7
+HOLD_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +55,7 @@ class CapacitySettings:
     refinements: int = 2
     hold_s: float = 120.0
     stretch_s: float = 5.0
-    policy: str = "greedy-utility"
+    policy: str = DEFAULT_POLICY
 
 
 QUICK = CapacitySettings(
@@ -74,38 +63,12 @@ QUICK = CapacitySettings(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What one rate came to. began_s, ended_s: Unix seconds between which all vehicles drove; outcomes: of the tasks
-    that were created then."""
-
-    began_s: float
-    ended_s: float
-    outcomes: list[Outcome]
-
-    @property
-    def tasks_per_s(self) -> float:
-        return len(self.outcomes) / (self.ended_s - self.began_s)
-
-    @property
-    def goodput_per_s(self) -> float:
-        return in_time(self.outcomes) / (self.ended_s - self.began_s)
-
-    @property
-    def in_time_share(self) -> float:
-        return in_time(self.outcomes) / len(self.outcomes) if self.outcomes else 0.0
-
-    @property
-    def latency_ms(self) -> dict[str, float | None]:
-        """Of results; a fallback always takes as long as its task may."""
-        return latency_ms([outcome for outcome in self.outcomes if outcome.state == "result"])
-
-    def keeps_up(self, first: Stage) -> bool:
-        """first: the stage with the lowest rate."""
-        now_ms, then_ms = self.latency_ms["p50"], first.latency_ms["p50"]
-        if now_ms is None or then_ms is None:
-            return False
-        return self.in_time_share >= _IN_TIME_SHARE and now_ms <= _LATENCY_FACTOR * then_ms
+def keeps_up(stage: Stage, first: Stage) -> bool:
+    """first: the stage with the lowest rate."""
+    now_ms, then_ms = stage.latency_ms["p50"], first.latency_ms["p50"]
+    if now_ms is None or then_ms is None:
+        return False
+    return stage.in_time_share >= _IN_TIME_SHARE and now_ms <= _LATENCY_FACTOR * then_ms
 
 
 def measure_capacity(*, quick: bool = False) -> dict[str, Any]:
@@ -125,7 +88,7 @@ def measure_capacity(*, quick: bool = False) -> dict[str, Any]:
         "machine": msgspec.to_builtins(manifest.machine),
         "settings": {
             **asdict(settings),
-            "nodes": list(_NODES),
+            "nodes": list(NODES),
             "broker": manifest.broker,
             "quick": quick,
             "load_average_1m": load_before,
@@ -151,30 +114,22 @@ def measure_capacity(*, quick: bool = False) -> dict[str, Any]:
 
 async def _measure(settings: CapacitySettings, run: RunDirectory) -> tuple[list[dict[str, Any]], float, Stage | None]:
     """The stages of the search, the knee in tasks per second, and the stage that was held."""
-    async with Broker(directory=run.path / "broker") as broker, Fleet(run, broker.url) as fleet:
-        with _progress() as tell:
-            run.note_broker(broker.kind)
-            tell("starting the nodes")
-            await fleet.start("recorder", "record", str(run.path), "--fleet", _FLEET)
-            for name, role in _NODES.items():
-                await fleet.start(name, role, "--name", name, "--fleet", _FLEET)
-            await fleet.ready(["recorder", *_NODES], timeout_s=_START_TIMEOUT_S)
+    with shown_progress() as tell:
+        async with loaded_fleet(run) as fleet:
             search: list[dict[str, Any]] = []
 
             async def stage(name: str, tasks_per_s: float, duration_s: float) -> Stage:
                 tell(f"{name}: {tasks_per_s:.1f} tasks/s for {duration_s:.0f} s")
-                return await _stage(name, tasks_per_s, duration_s, settings, run, fleet)
+                rates_per_s = even_rates(name, settings.vehicles, tasks_per_s)
+                return await fleet.drive(rates_per_s, duration_s, policy=settings.policy)
 
-            knee_per_s = await _find_knee(settings, stage, search)
-            held = await stage("hold", _HOLD_SHARE * knee_per_s, settings.hold_s) if knee_per_s else None
-            tell("stopping")
-            await fleet.stop(_NODES)
-            await fleet.stop(["recorder"])
+            knee_per_s = await find_knee(settings, stage, search)
+            held = await stage("hold", HOLD_SHARE * knee_per_s, settings.hold_s) if knee_per_s else None
     run.finish()
     return search, knee_per_s, held
 
 
-async def _find_knee(
+async def find_knee(
     settings: CapacitySettings,
     stage: Callable[[str, float, float], Awaitable[Stage]],
     search: list[dict[str, Any]],
@@ -185,11 +140,11 @@ async def _find_knee(
     """
     first: Stage | None = None
 
-    async def keeps_up(tasks_per_s: float) -> bool:
+    async def is_kept_up(tasks_per_s: float) -> bool:
         nonlocal first
         measured = await stage(f"stage-{len(search) + 1}", tasks_per_s, settings.stage_s)
         first = first or measured
-        kept_up = measured.keeps_up(first)
+        kept_up = keeps_up(measured, first)
         search.append(
             {
                 "offered_tasks_per_s": measured.tasks_per_s,
@@ -203,55 +158,15 @@ async def _find_knee(
         return kept_up
 
     good_per_s, next_per_s = 0.0, settings.first_tasks_per_s
-    while await keeps_up(next_per_s):
+    while await is_kept_up(next_per_s):
         good_per_s, next_per_s = next_per_s, next_per_s * settings.factor
     for _ in range(settings.refinements if good_per_s else 0):
         middle_per_s = (good_per_s + next_per_s) / 2
-        if await keeps_up(middle_per_s):
+        if await is_kept_up(middle_per_s):
             good_per_s = middle_per_s
         else:
             next_per_s = middle_per_s
     return good_per_s
-
-
-async def _stage(
-    name: str, tasks_per_s: float, duration_s: float, settings: CapacitySettings, run: RunDirectory, fleet: Fleet
-) -> Stage:
-    """Let new vehicles drive at a rate of all of them together; returns when each of their tasks has ended."""
-    vehicles = [f"{name}-vehicle-{number}" for number in range(1, settings.vehicles + 1)]
-    for number, vehicle in enumerate(vehicles):
-        flags = {
-            "name": vehicle,
-            "fleet": _FLEET,
-            "journal": run.journal_path(vehicle),
-            "policy": settings.policy,
-            "rate-hz": tasks_per_s / settings.vehicles,
-            "duration": duration_s,
-            "start-share": number / settings.vehicles,
-        }
-        await fleet.start(
-            vehicle, "vehicle", *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))
-        )
-    await fleet.finished(vehicles)
-    by_vehicle = [outcomes for outcomes in await _recorded(vehicles, run) if outcomes]
-    if not by_vehicle:
-        raise FleetError(f"no task of {name} was recorded: see whether the disk is full, and try again")
-    began_s = max(min(outcome.created_at_s for outcome in outcomes) for outcomes in by_vehicle)
-    ended_s = min(max(outcome.created_at_s for outcome in outcomes) for outcomes in by_vehicle)
-    within = [one for outcomes in by_vehicle for one in outcomes if began_s <= one.created_at_s <= ended_s]
-    return Stage(began_s, ended_s, within)
-
-
-async def _recorded(vehicles: list[str], run: RunDirectory) -> list[list[Outcome]]:
-    """The outcomes of each vehicle, once the recorder has written what the vehicles' journals know of."""
-    expected = sum(len(read_journal(run.journal_path(vehicle))) for vehicle in vehicles)
-    give_up_at_s = time.monotonic() + _RECORDED_TIMEOUT_S
-    while True:
-        with Ledger.open(run) as ledger:
-            outcomes = [one for one in ledger.outcomes() if not one.repeat and one.vehicle in vehicles]
-        if len(outcomes) >= expected or time.monotonic() > give_up_at_s:
-            return [[one.outcome for one in outcomes if one.vehicle == vehicle] for vehicle in vehicles]
-        await asyncio.sleep(0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +179,7 @@ class _Queue:
 def _queue(held: Stage, run: RunDirectory, stretch_s: float) -> _Queue:
     """What became of the queue of all nodes while the fleet was held."""
     with Ledger.open(run) as ledger:
-        states = [state for state in ledger.node_states() if state.node in _NODES and state.queued is not None]
+        states = [state for state in ledger.node_states() if state.node in NODES and state.queued is not None]
     at_s, queued = queue_by_stretch(states, held.began_s, held.ended_s, stretch_s)
     slope = slope_95(at_s, queued)
     assert slope.half_width is not None
@@ -291,11 +206,3 @@ def queue_by_stretch(
             middles_s.append(from_s + stretch_s / 2)
             queued.append(sum(known))
     return middles_s, queued
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=None)
-        yield lambda description: progress.update(bar, description=description)

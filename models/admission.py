@@ -32,6 +32,8 @@ _LIKELY = 1.28
 _HOPELESS = -1.28
 # An idle node takes what its experience speaks against now and then: refusing it for ever would be learning nothing.
 _TRIAL_INTERVAL_S = 1.0
+# Names are never empty.
+_NOBODY = ""
 
 RefusalReason: TypeAlias = Literal["stopping", "full", "deadline"]
 
@@ -158,18 +160,16 @@ class AdmissionQueue:
             self._waiting.rest()
 
     def wait_ms(self, now_s: float, *, vehicle: str | None = None) -> float:
-        """How long a task that arrived now would wait for a slot, behind those under way and all that wait already.
-
-        vehicle: behind its own only, and those that are served before its next; others' lines do not hold it up.
+        """How long a vehicle's next task, if it arrived now, would wait for a slot: behind what is under way, its own
+        that wait already, and what would be served before it of others' lines. None: of a vehicle that has none here.
         """
         free = self._slots_free(now_s)
-        ahead = self._waiting.in_order() if vehicle is None else self._waiting.before_next_of(vehicle)
-        for job in ahead:
+        for job in self._waiting.before_next_of(vehicle or _NOBODY):
             heapq.heapreplace(free, _later(free[0], self._expected(job)))
         return free[0][0]
 
     def load(self, now_s: float, *, vehicle: str | None = None) -> Load:
-        """vehicle: as its next task would find it; None: as the last in the order would."""
+        """As a vehicle's next task would find it; None: that of one that has none here."""
         return Load(
             queued=len(self._waiting),
             running=len(self.running),

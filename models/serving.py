@@ -218,8 +218,9 @@ class TaskServer:
         self._work_changed.set()
 
     def _refuse_overflow(self, received: Received) -> None:
-        wait_ms = self._queue.wait_ms(time.monotonic())
-        self._reject(received.names["vehicle"], received.body, "full", retry_after_ms=wait_ms)
+        vehicle = received.names["vehicle"]
+        wait_ms = self._queue.wait_ms(time.monotonic(), vehicle=vehicle)
+        self._reject(vehicle, received.body, "full", retry_after_ms=wait_ms)
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
         while True:

@@ -103,7 +103,7 @@ class OwnModel:
             places=("vehicle",),
             model=self._runner.model,
             model_hash=self._runner.model_hash,
-            load=self._queue.load(time.monotonic()),
+            load=self._queue.load(time.monotonic(), vehicle=self._vehicle),
             quality=self._runner.quality,
             slot_power_w=self._runner.slot_power_w,
         )

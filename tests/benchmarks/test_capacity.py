@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from roadside.benchmarks.capacity import Stage, queue_by_stretch
+from roadside.benchmarks.capacity import keeps_up, queue_by_stretch
+from roadside.benchmarks.loaded_fleet import Stage
 from roadside.bus.messages import Load, NodeState, Outcome, TaskState, Timing
 from roadside.qos.intervals import slope_95
 from roadside.qos.ledger import Ledger, RecordedState
@@ -51,7 +52,8 @@ def outcome(latency_ms: float, state: TaskState = "result") -> Outcome:
 
 
 def stage(results: int, latency_ms: float, *, fallbacks: int = 0) -> Stage:
-    return Stage(0.0, 10.0, [outcome(latency_ms)] * results + [outcome(1975.0, "fallback")] * fallbacks)
+    outcomes = [outcome(latency_ms)] * results + [outcome(1975.0, "fallback")] * fallbacks
+    return Stage(0.0, 10.0, {"vehicle-1": outcomes})
 
 
 def test_what_a_stage_came_to() -> None:
@@ -63,12 +65,12 @@ def test_what_a_stage_came_to() -> None:
 
 def test_who_keeps_up() -> None:
     first = stage(40, 50.0)
-    assert first.keeps_up(first)
-    assert stage(200, 149.0).keeps_up(first)
-    assert not stage(200, 151.0).keeps_up(first), "the answers are too slow"
-    assert stage(190, 50.0, fallbacks=10).keeps_up(first)
-    assert not stage(189, 50.0, fallbacks=11).keeps_up(first), "too few of them"
-    assert not stage(0, 50.0, fallbacks=10).keeps_up(first)
+    assert keeps_up(first, first)
+    assert keeps_up(stage(200, 149.0), first)
+    assert not keeps_up(stage(200, 151.0), first), "the answers are too slow"
+    assert keeps_up(stage(190, 50.0, fallbacks=10), first)
+    assert not keeps_up(stage(189, 50.0, fallbacks=11), first), "too few of them"
+    assert not keeps_up(stage(0, 50.0, fallbacks=10), first)
 
 
 def states(queue: Callable[[float], float], seconds: int) -> list[RecordedState]:

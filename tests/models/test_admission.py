@@ -136,12 +136,14 @@ def test_slots_work_side_by_side():
     jobs = queue(limit=8, parallel=2, slots=2)
     waits_ms = []
     for number in range(5):
-        waits_ms.append(jobs.wait_ms(0.0))
+        waits_ms.append(jobs.wait_ms(0.0, vehicle="v"))
         admit(jobs, str(number))
     assert waits_ms == pytest.approx([0.0, 0.0, 100.0, 100.0, 200.0])
     jobs.start_next(0.0)
     jobs.start_next(0.0)
-    assert jobs.wait_ms(0.04) == pytest.approx(160.0), "40 ms later the first two are 40 ms nearer to their end"
+    assert jobs.wait_ms(0.04, vehicle="v") == pytest.approx(160.0), (
+        "40 ms later the first two are 40 ms nearer to their end"
+    )
     assert jobs.load(0.04).slots == 2
 
 
@@ -156,18 +158,27 @@ def test_the_wait_shrinks_while_the_running_task_runs():
     admit(jobs, "a")
     admit(jobs, "b")
     jobs.start_next(now_s=0.0)
-    assert jobs.wait_ms(0.0) == pytest.approx(200)
-    assert jobs.wait_ms(0.06) == pytest.approx(140)
-    assert jobs.wait_ms(5.0) == pytest.approx(100), "a running task that takes longer is due at any moment"
+    assert jobs.wait_ms(0.0, vehicle="v") == pytest.approx(200)
+    assert jobs.wait_ms(0.06, vehicle="v") == pytest.approx(140)
+    assert jobs.wait_ms(5.0, vehicle="v") == pytest.approx(100), "a running task that takes longer is due at any moment"
 
 
-def test_a_vehicle_is_told_the_wait_behind_its_own_line():
+def test_a_vehicle_is_told_the_wait_behind_its_own_line_and_everybody_that_of_a_newcomer():
     jobs = queue(limit=16)
     for number in range(8):
         admit(jobs, str(number), vehicle="flood")
     jobs.start_next(0.0)
-    assert jobs.load(0.0).wait_ms == jobs.load(0.0, vehicle="flood").wait_ms == pytest.approx(800)
+    assert jobs.load(0.0, vehicle="flood").wait_ms == pytest.approx(800)
     assert jobs.load(0.0, vehicle="quiet").wait_ms == pytest.approx(100), "behind what is under way"
+    assert jobs.load(0.0).wait_ms == jobs.load(0.0, vehicle="quiet").wait_ms
+
+
+def test_behind_many_vehicles_with_one_task_each_everybody_waits_for_all_of_them():
+    jobs = queue(limit=16)
+    for number in range(8):
+        admit(jobs, str(number), vehicle=f"vehicle-{number}")
+    jobs.start_next(0.0)
+    assert jobs.load(0.0).wait_ms == pytest.approx(800)
 
 
 STEPS = st.lists(
@@ -205,7 +216,7 @@ def test_every_admitted_task_is_started_or_displaced_once_and_a_free_slot_never_
         assert len(jobs.running) <= parallel
         load = jobs.load(now_s)
         assert (load.queued, load.running) == (len(jobs), len(jobs.running))
-        assert load.wait_ms >= jobs.wait_ms(now_s, vehicle="v") >= 0
+        assert jobs.wait_ms(now_s, vehicle="v") >= load.wait_ms >= 0, "a line of one's own is never of use"
 
 
 ARRIVALS = st.lists(

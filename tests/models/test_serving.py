@@ -214,6 +214,10 @@ async def test_load_and_service_times_are_announced(best_broker, fleet):
         answerer.free.clear()
         await client.send("a")
         await client.send("b")
-        busy = await client.state(is_busy)
-        assert busy.load is not None
-        assert busy.load.wait_ms > 0
+        await client.state(is_busy)
+        assert [(await client.ack()).load.queued for _ in range(2)] == [1, 1]
+        await client.send("c", remaining_ms=1.0)
+        refusal = await client.ack()
+        assert isinstance(refusal, Rejected)
+        assert refusal.reason == "deadline"
+        assert refusal.retry_after_ms == refusal.load.wait_ms > 0, "behind what waits of the same vehicle"

@@ -1,0 +1,144 @@
+"""A fleet on this machine under an open load, for benches: nodes that stay, and vehicles that come for a stage.
+
+A broker, a recorder and the nodes are started once. In each stage new vehicles drive through the bundled log. The load
+is open: a vehicle creates its tasks when its schedule says so, whatever became of the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ..bus.broker import Broker
+from ..bus.errors import FleetError
+from ..bus.messages import Outcome
+from ..fleet import Fleet
+from ..qos.journal import read_journal
+from ..qos.ledger import Ledger
+from ..qos.report import in_time, latency_ms
+from ..qos.run import RunDirectory
+
+FLEET = "capacity"
+NODES = {"edge-1": "edge", "edge-2": "edge", "cloud-1": "cloud"}
+START_TIMEOUT_S = 120.0
+_RECORDED_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one load came to. began_s, ended_s: Unix seconds between which all vehicles drove; by_vehicle: the outcomes
+    of the tasks that were created then."""
+
+    began_s: float
+    ended_s: float
+    by_vehicle: dict[str, list[Outcome]]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [outcome for outcomes in self.by_vehicle.values() for outcome in outcomes]
+
+    @property
+    def tasks_per_s(self) -> float:
+        return len(self.outcomes) / (self.ended_s - self.began_s)
+
+    @property
+    def goodput_per_s(self) -> float:
+        return in_time(self.outcomes) / (self.ended_s - self.began_s)
+
+    @property
+    def in_time_share(self) -> float:
+        return in_time(self.outcomes) / len(self.outcomes) if self.outcomes else 0.0
+
+    @property
+    def latency_ms(self) -> dict[str, float | None]:
+        """Of results; a fallback always takes as long as its task may."""
+        return latency_ms([outcome for outcome in self.outcomes if outcome.state == "result"])
+
+
+class LoadedFleet:
+    """Nodes that serve, and the vehicles that load them."""
+
+    def __init__(self, run: RunDirectory, broker: Broker, fleet: Fleet) -> None:
+        self.run = run
+        self.broker = broker
+        self.fleet = fleet
+
+    async def drive(self, rates_per_s: Mapping[str, float], duration_s: float, *, policy: str) -> Stage:
+        """Let new vehicles create so many tasks per second each; returns when each of their tasks has ended.
+
+        Raises FleetError where a vehicle failed, or nothing of them was recorded.
+        """
+        vehicles = list(rates_per_s)
+        for number, (vehicle, rate_hz) in enumerate(rates_per_s.items()):
+            flags = {
+                "name": vehicle,
+                "fleet": FLEET,
+                "journal": self.run.journal_path(vehicle),
+                "policy": policy,
+                "rate-hz": rate_hz,
+                "duration": duration_s,
+                "start-share": number / len(vehicles),
+            }
+            words = (word for flag, value in flags.items() for word in (f"--{flag}", str(value)))
+            await self.fleet.start(vehicle, "vehicle", *words)
+        await self.fleet.finished(vehicles)
+        by_vehicle = {vehicle: outcomes for vehicle, outcomes in (await self._recorded(vehicles)).items() if outcomes}
+        if not by_vehicle:
+            raise FleetError(f"no task of {vehicles[0]} was recorded: see whether the disk is full, and try again")
+        began_s = max(min(outcome.created_at_s for outcome in outcomes) for outcomes in by_vehicle.values())
+        ended_s = min(max(outcome.created_at_s for outcome in outcomes) for outcomes in by_vehicle.values())
+        within = {
+            vehicle: [one for one in outcomes if began_s <= one.created_at_s <= ended_s]
+            for vehicle, outcomes in by_vehicle.items()
+        }
+        return Stage(began_s, ended_s, within)
+
+    async def _recorded(self, vehicles: list[str]) -> dict[str, list[Outcome]]:
+        """The outcomes of each vehicle, once the recorder has written what the vehicles' journals know of."""
+        expected = sum(len(read_journal(self.run.journal_path(vehicle))) for vehicle in vehicles)
+        give_up_at_s = time.monotonic() + _RECORDED_TIMEOUT_S
+        while True:
+            with Ledger.open(self.run) as ledger:
+                outcomes = [one for one in ledger.outcomes() if not one.repeat and one.vehicle in vehicles]
+            if len(outcomes) >= expected or time.monotonic() > give_up_at_s:
+                return {vehicle: [one.outcome for one in outcomes if one.vehicle == vehicle] for vehicle in vehicles}
+            await asyncio.sleep(0.2)
+
+
+@asynccontextmanager
+async def loaded_fleet(run: RunDirectory) -> AsyncIterator[LoadedFleet]:
+    """Start broker, recorder and nodes, and stop them all at the end."""
+    async with Broker(directory=run.path / "broker") as broker, Fleet(run, broker.url) as fleet:
+        run.note_broker(broker.kind)
+        await fleet.start("recorder", "record", str(run.path), "--fleet", FLEET)
+        for name, role in NODES.items():
+            await start_node(fleet, name, role)
+        await fleet.ready(["recorder", *NODES], timeout_s=START_TIMEOUT_S)
+        yield LoadedFleet(run, broker, fleet)
+        await fleet.stop(NODES)
+        await fleet.stop(["recorder"])
+
+
+async def start_node(fleet: Fleet, name: str, role: str) -> None:
+    await fleet.start(name, role, "--name", name, "--fleet", FLEET)
+
+
+def even_rates(stage: str, vehicles: int, tasks_per_s: float) -> dict[str, float]:
+    """For so many vehicles of a stage, tasks per second of each."""
+    return {f"{stage}-vehicle-{number}": tasks_per_s / vehicles for number in range(1, vehicles + 1)}
+
+
+@contextmanager
+def shown_progress() -> Iterator[Any]:
+    """Gives a function that shows what is going on now."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("starting the nodes", total=None)
+        yield lambda description: progress.update(bar, description=description)
