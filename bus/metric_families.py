@@ -19,11 +19,13 @@ from .messages import Load, NodeState
 
 @dataclass(frozen=True, slots=True)
 class _Counter:
-    """How a counter is called outside. label: what stands behind the dot of `name.detail`."""
+    """How a counter is called outside. label: what stands behind the dot of `name.detail`. unit: one of its counts in
+    the metric's unit."""
 
     metric: str
     about: str
     label: str = "reason"
+    unit: float = 1.0
 
 
 # What is counted under other names becomes roadside_<name>_total, with what follows the first dot as its reason.
@@ -49,6 +51,10 @@ _COUNTERS = {
     "resent": _Counter("tasks_resent", "Attempts that were sent, or have arrived, more than once."),
     "expired_in_queue": _Counter("tasks_expired_in_queue", "Accepted tasks whose deadline passed before inference."),
     "cancelled_at_deadline": _Counter("tasks_cancelled", "Tasks whose deadline passed during inference."),
+    "displaced": _Counter("tasks_displaced", "Accepted tasks that were refused later, for want of time or room."),
+    "expired_work_ms": _Counter(
+        "expired_work_seconds", "Computing on answers that were not ready at their deadlines.", unit=1e-3
+    ),
     "created": _Counter("tasks_created", "Tasks that this vehicle has made."),
     "attempt_over": _Counter("attempts_over", "Attempts that ended without an answer; the task went on."),
     "late_answers": _Counter("late_answers", "Answers that came after their task had ended; never shown."),
@@ -128,7 +134,7 @@ def counter_families(counters: Mapping[str, int], *, ends_tasks: bool = False) -
             row = _COUNTERS.get(name) or _Counter(clean, f"What the process counts as {name!r}.")
             labels = {row.label: detail} if detail else {}
         family = families.setdefault(row.metric, CounterMetricFamily(f"roadside_{row.metric}", row.about))
-        family.add_sample(f"roadside_{row.metric}_total", labels, count)
+        family.add_sample(f"roadside_{row.metric}_total", labels, count * row.unit)
     return families.values()
 
 

@@ -160,3 +160,9 @@ async def test_a_port_in_use_is_refused_by_name():
 async def test_without_an_address_nothing_listens():
     async with metrics_served(None, lambda: pytest.fail("nobody asked")):
         pass
+
+
+def test_work_for_nobody_is_told_in_seconds():
+    samples = exposed(*counter_families({"expired_work_ms": 1500, "displaced": 2}))
+    assert samples["roadside_expired_work_seconds_total"] == 1.5
+    assert samples["roadside_tasks_displaced_total"] == 2
