@@ -121,10 +121,14 @@ def _topics_table() -> Iterator[str]:
         )
 
 
-def _messages() -> Iterator[str]:
+def _shown() -> dict[str, type[Struct]]:
+    """The structs that the page explains, by name: the envelope, what travels in it, and what that is made of."""
     sent = dict.fromkeys(body for topic in TOPICS for body in topic.bodies)
-    inside = [each for each in messages.Part.__subclasses__() if each.__module__ == messages.__name__]
-    for struct in (messages.Envelope, *sent, *inside, TensorPayload):
+    return {each.__name__: each for each in (messages.Envelope, *sent, *messages.Part.__subclasses__(), TensorPayload)}
+
+
+def _messages() -> Iterator[str]:
+    for struct in _shown().values():
         fields = described_fields(struct)
         yield f"### {struct.__name__}"
         yield ""
@@ -141,8 +145,7 @@ def _fields_table(first: str, fields: list[DescribedField] | tuple[DescribedFiel
     for field in fields:
         default = "required" if field.default is None else "" if field.default == "none" else f"`{field.default}`"
         name = "".join(takewhile(lambda letter: letter != "[", field.type.split(" ")[0]))
-        known = name in vars(messages) or name == TensorPayload.__name__
-        kind = field.type.replace(name, _link(name), 1) if known else field.type
+        kind = field.type.replace(name, _link(name), 1) if name in _shown() else field.type
         yield f"| `{field.name}` | {_cell(kind)} | {default} | {field.unit} | {_cell(field.about)} |"
 
 
