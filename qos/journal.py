@@ -25,6 +25,9 @@ from .salvage import open_or_salvage
 
 _log = structlog.get_logger(__name__)
 
+# A vehicle needs a moment after a deadline to write down how a task ended; until then the task is not lost.
+_ENDING_GRACE_S = 2.0
+
 _KIND = DatabaseKind(
     what="journal",
     application_id=0x52534A4E,  # "RSJN"
@@ -61,6 +64,11 @@ class JournalEntry(msgspec.Struct, frozen=True):
     state: TaskState | None
     ended_at_s: float | None
     refused_endings: int
+
+    @property
+    def ends_by_s(self) -> float:
+        """Until when the vehicle has written down how it ended; a moment after the deadline, Unix seconds."""
+        return self.created_at_s + self.deadline_ms / 1000 + _ENDING_GRACE_S
 
 
 class Journal:

@@ -21,8 +21,6 @@ from .run_record import RunRecord, read_run
 
 # States in which the driver sees or hears an answer.
 VISIBLE: frozenset[TaskState] = frozenset(("result", "fallback"))
-# A vehicle needs a moment after a deadline to write down how a task ended; until then the task is not lost.
-_ENDING_GRACE_S = 2.0
 
 
 def summarise(run: RunDirectory) -> dict[str, Any]:
@@ -90,8 +88,7 @@ def count_tasks(
 
 
 def _unended(entry: JournalEntry, still_running_at_s: float | None) -> str:
-    ends_by_s = entry.created_at_s + entry.deadline_ms / 1000 + _ENDING_GRACE_S
-    return "open" if still_running_at_s is not None and still_running_at_s <= ends_by_s else "lost"
+    return "open" if still_running_at_s is not None and still_running_at_s <= entry.ends_by_s else "lost"
 
 
 def _different(recorded: Iterable[RecordedOutcome]) -> Iterable[RecordedOutcome]:
