@@ -13,7 +13,7 @@ from nicegui import ui
 
 from ..bus.places import PLACES
 from .activity import BIN_S, BINS, Bin
-from .elements import box, text
+from .elements import box, legend, text
 from .wording import BLUE, GREEN, GREY, PART_COLOURS, PART_NAMES, PLACE_COLOURS, PLACE_NAMES, PURPLE, VERMILION
 
 # Readable on white and on black.
@@ -135,6 +135,8 @@ class _Drawn:
         with box("chartbox"):
             text(chart.title, "heading")
             text(chart.about, "faint small")
+            if len(chart.curves) > 1:
+                legend((curve.name, curve.colour) for curve in chart.curves)
             self._drawing = ui.echart(chart_options(chart)).classes("chart")
 
     def draw(self, bins: Sequence[Bin]) -> None:
@@ -154,30 +156,33 @@ def curve_data(curve: Curve, bins: Sequence[Bin]) -> list[float | None]:
 
 def chart_options(chart: Chart) -> dict[str, Any]:
     """Options of Apache ECharts, without data."""
-    many = len(chart.curves) > 1
     return {
         "animation": False,
-        "grid": {"left": 46, "right": 12, "top": 34 if many else 12, "bottom": 24},
-        "legend": {"show": many, "top": 0, "left": 0, "itemWidth": 12, "itemHeight": 8, "itemGap": 10, "type": "scroll",
-                   "textStyle": {"color": _INK, "fontSize": 11}, "pageTextStyle": {"color": _INK}},
+        "grid": {"left": 46, "right": 12, "top": 12, "bottom": 24},
         "tooltip": {"trigger": "axis", "confine": True, "textStyle": {"fontSize": 12}},
         "xAxis": {
             "type": "category",
-            "data": [f"{-BIN_S * (BINS - 1 - index):.0f} s" if index < BINS - 1 else "now" for index in range(BINS)],
-            "axisLabel": {"color": _INK, "fontSize": 11, "interval": 5, "showMaxLabel": True, "hideOverlap": True},
+            "data": [_when(BIN_S * (BINS - 1 - index)) for index in range(BINS)],
+            "axisLabel": {"color": _INK, "fontSize": 11, "interval": int(60 / BIN_S) - 1},
             "axisLine": {"lineStyle": {"color": _GRID}},
             "axisTick": {"show": False},
         },
         "yAxis": {
             "type": "value",
             "min": 0,
-            **({} if chart.maximum is None else {"max": chart.maximum}),
+            **({} if chart.maximum is None else {"max": chart.maximum, "interval": chart.maximum / 4}),
             "axisLabel": {"color": _INK, "fontSize": 11},
             "splitLine": {"lineStyle": {"color": _GRID}},
             "splitNumber": 4,
         },
         "series": [_series(chart, curve) for curve in chart.curves],
-    }  # fmt: skip
+    }
+
+
+def _when(seconds_ago: float) -> str:
+    if not seconds_ago:
+        return "now"
+    return f"-{seconds_ago:.0f} s" if seconds_ago % 60 else f"-{seconds_ago / 60:.0f} min"
 
 
 def _series(chart: Chart, curve: Curve) -> dict[str, Any]:

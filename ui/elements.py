@@ -6,7 +6,7 @@ set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nicegui import ui
@@ -33,6 +33,15 @@ class Bar:
         for index, part in enumerate(self._parts):
             share, colour = shares[index] if index < len(shares) else (0.0, "transparent")
             part.style(f"width: {100 * min(max(share, 0.0), 1.0):.1f}%; background: {colour}")
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> None:
+    """Names with the colours that stand for them."""
+    with box("legend"):
+        for name, colour in entries:
+            with box():
+                box("swatch").style(f"background: {colour}")
+                text(name)
 
 
 def set_rows(table: ui.table, rows: list[dict[str, Any]]) -> None:

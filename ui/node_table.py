@@ -10,6 +10,7 @@ from .elements import box, column, set_rows, text
 from .fleet_view import FleetView, NodeView
 from .wording import NOTHING, duration, milliseconds, plain
 
+_PAGE = 20
 _ROLES = {"cloud": 0, "edge": 1}
 _COLUMNS = [
     column("node", "node"),
@@ -38,8 +39,7 @@ class NodeTable:
             )
             self._empty = text("Waiting for the first node. `roadside edge` and `roadside cloud` start one.", "empty")
             with box("tablebox") as self._box:
-                # A page of 20 at the longest: beyond that a table is searched, not watched.
-                self._table = ui.table(columns=_COLUMNS, rows=[], row_key="node", pagination=20)
+                self._table = ui.table(columns=_COLUMNS, rows=[], row_key="node", pagination=_PAGE)
                 self._table.props("dense flat").mark("nodes")
 
     def draw(self, now_s: float) -> None:
@@ -49,6 +49,8 @@ class NodeTable:
         )
         self._empty.set_visibility(not nodes)
         self._box.set_visibility(bool(nodes))
+        if self._table.props.get("hide-bottom") != (len(nodes) <= _PAGE):
+            self._table.props["hide-bottom"] = len(nodes) <= _PAGE
         set_rows(self._table, [_row(node, self._view, now_s) for node in nodes])
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nicegui import ui
 
-from .activity import BINS, WINDOW_S, Bin
+from .activity import BIN_S, BINS, Bin
 from .charts import Charts
 from .elements import box, text
 from .fleet_view import FleetView, VehicleView
@@ -32,7 +32,6 @@ class Tile:
 
 
 TILES = (
-    Tile("tasks ended, per second", lambda total: f"{total.ended / WINDOW_S:.1f}"),
     Tile("answered in time", lambda total: share(total.in_time, total.ended)),
     Tile("narrator instead (fallback)", lambda total: share(total.fallback, total.ended)),
     Tile(
@@ -91,11 +90,8 @@ class Page:
         with box("section"):
             text("In the last three minutes", "about")
             with box("tiles"):
-                self._tiles = []
-                for tile in TILES:
-                    with box("tile"):
-                        self._tiles.append(text(NOTHING, "figure"))
-                        text(tile.name, "faint small")
+                self._rate = _figure("tasks ended, per second")
+                self._tiles = [_figure(tile.name) for tile in TILES]
 
     def _filtered(self) -> None:
         self._chosen = set(self._filter.value or ())
@@ -148,9 +144,24 @@ class Page:
             bins, total = _summed(chosen, now_s)
         else:
             bins, total = self._view.activity.bins(now_s), self._view.activity.total(now_s)
+        self._rate.set_text(_rate(bins))
         for tile, figure in zip(TILES, self._tiles, strict=True):
             figure.set_text(tile.value(total))
         self._charts.draw(bins)
+
+
+def _figure(name: str) -> ui.label:
+    with box("tile"):
+        figure = text(NOTHING, "figure")
+        text(name, "faint small")
+    return figure
+
+
+def _rate(bins: Sequence[Bin]) -> str:
+    """Tasks that ended per second, since the first one of those that the bins know."""
+    since = next((index for index, each in enumerate(bins) if each.ended), len(bins) - 1)
+    # Of the newest bin, half has passed on average.
+    return f"{sum(each.ended for each in bins) / (BIN_S * (len(bins) - since - 0.5)):.1f}"
 
 
 def _summed(vehicles: list[VehicleView], now_s: float) -> tuple[list[Bin], Bin]:

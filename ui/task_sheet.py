@@ -9,7 +9,7 @@ from nicegui import ui
 from ..bus.messages import Candidate, Decision, Outcome
 from ..policy.features import FEATURES
 from .activity import parts_of
-from .elements import Bar, box, column, text
+from .elements import Bar, box, column, legend, text
 from .fleet_view import FleetView
 from .task_traces import TaskTrace, TraceEvent
 from .wording import (
@@ -120,11 +120,7 @@ def _where_time_went(outcome: Outcome) -> None:
     )
     whole_ms = max(outcome.deadline_ms, outcome.latency_ms, 1e-9)
     Bar(len(parts)).fill([(ms / whole_ms, colour) for _, colour, ms in parts])
-    with box("legend"):
-        for name, colour, ms in parts:
-            with box():
-                box("swatch").style(f"background: {colour}")
-                text(f"{name} {ms:,.1f} ms")
+    legend((f"{name} {ms:,.1f} ms", colour) for name, colour, ms in parts)
 
 
 def _moments(trace: TaskTrace) -> None:
@@ -166,11 +162,8 @@ def _words(trace: TaskTrace) -> None:
     if not strips:
         return
     text("Who said each word", "part")
-    with box("legend"):
-        for maker in sorted({maker for strip in strips for maker in strip[3]}):
-            with box():
-                box("swatch").style(f"background: {maker_colour(maker)}")
-                text(maker_name(maker))
+    makers = sorted({maker for strip in strips for maker in strip[3]})
+    legend((maker_name(maker), maker_colour(maker)) for maker in makers)
     replaced = _replaced_from(trace)
     for which, node, answer, made_by in strips:
         text(f"{which}, {node}", "faint")

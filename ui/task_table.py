@@ -43,7 +43,7 @@ class TaskTable:
             self._empty = text("Waiting for the first task.", "empty")
             with box("tablebox tasks") as self._box:
                 self._table = ui.table(columns=_COLUMNS, rows=[], row_key="number")
-                self._table.props("dense flat").mark("tasks")
+                self._table.props("dense flat hide-bottom").mark("tasks")
                 # Of the event only what is needed comes back: the row's key.
                 self._table.on("rowClick", self._clicked, [[], ["number"], []])
 

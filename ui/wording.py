@@ -25,13 +25,7 @@ PLACE_NAMES: dict[Place, str] = {
 FALLBACK_COLOUR = VERMILION
 # In the order of activity.PARTS.
 PART_COLOURS = (VERMILION, BLUE, GREEN, ORANGE, GREY)
-PART_NAMES = (
-    "waiting in a queue",
-    "computing",
-    "waiting for the cloud's words",
-    "network",
-    "vehicle (camera, decision, retries)",
-)
+PART_NAMES = ("queue of the node", "computing", "waiting for the cloud", "network", "vehicle itself")
 ENDINGS = {
     "result": "answered in time",
     "fallback": "narrator instead (fallback)",
