@@ -154,12 +154,22 @@ def watch(
 
 
 @verbs.command(epilog="Example:  roadside report runs/20260101-120000-abcd --json")
-def report(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_json: Json = False) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    html: Annotated[
+        Path | None, typer.Option(help="Also write one HTML file that explains the run to anybody.", metavar="FILE")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Sum up a run: placements, latency, quality, energy. Works while the run goes on."""
     from ..qos.report import summarise
     from ..qos.run import RunDirectory
 
     directory = RunDirectory.open(run)
+    if html is not None:
+        from ..qos.html_report.page import write_report
+
+        typer.echo(f"wrote {write_report(directory, html)}", err=True)
     print_report(directory, summarise(directory), as_json)
 
 
