@@ -120,6 +120,10 @@ class Fleet:
         """Send a signal to a process, for instance to see what its death costs the others."""
         self._processes[name].send_signal(number)
 
+    def pid(self, name: str) -> int:
+        """The process's id, also after its end."""
+        return self._processes[name].pid
+
     async def wait(self, name: str) -> int:
         """Wait until a process has ended, however that came, and return its exit status; negative: its signal."""
         return await self._processes[name].wait()

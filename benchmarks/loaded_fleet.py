@@ -18,7 +18,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..bus.broker import Broker
 from ..bus.errors import FleetError
+from ..bus.link import LinkShape
 from ..bus.messages import Outcome
+from ..bus.places import Place
+from ..bus.shaping_proxy import ShapingProxy
 from ..fleet import Fleet
 from ..qos.journal import read_journal
 from ..qos.ledger import Ledger
@@ -63,21 +66,46 @@ class Stage:
 
 
 class LoadedFleet:
-    """Nodes that serve, and the vehicles that load them."""
+    """Nodes that serve, and the vehicles that load them. link: between the broker and one of the nodes."""
 
-    def __init__(self, run: RunDirectory, broker: Broker, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        broker: Broker,
+        fleet: Fleet,
+        link: ShapingProxy,
+        behind_a_link: str | None,
+        node_flags: Mapping[str, tuple[str, ...]],
+    ) -> None:
         self.run = run
         self.broker = broker
         self.fleet = fleet
+        self.link = link
+        self._behind_a_link = behind_a_link
+        self._node_flags = node_flags
 
-    async def drive(self, rates_per_s: Mapping[str, float], duration_s: float, *, policy: str) -> Stage:
+    async def start_node(self, name: str) -> None:
+        """Also again, after its end; does not wait until it serves."""
+        flags = ("--name", name, "--fleet", FLEET, *self._node_flags.get(name, ()))
+        url = self.link.url if name == self._behind_a_link else None
+        await self.fleet.start(name, NODES[name], *flags, broker_url=url)
+
+    async def drive(
+        self,
+        rates_per_s: Mapping[str, float],
+        duration_s: float,
+        *,
+        policy: str,
+        places: Mapping[str, Place] | None = None,
+    ) -> Stage:
         """Let new vehicles create so many tasks per second each; returns when each of their tasks has ended.
 
+        places: of vehicles that ask one place only, whatever the policy would say.
         Raises FleetError where a vehicle failed, or nothing of them was recorded.
         """
         vehicles = list(rates_per_s)
         for number, (vehicle, rate_hz) in enumerate(rates_per_s.items()):
-            flags = {
+            flags: dict[str, object] = {
                 "name": vehicle,
                 "fleet": FLEET,
                 "journal": self.run.journal_path(vehicle),
@@ -86,6 +114,8 @@ class LoadedFleet:
                 "duration": duration_s,
                 "start-share": number / len(vehicles),
             }
+            if places and vehicle in places:
+                flags["place"] = places[vehicle]
             words = (word for flag, value in flags.items() for word in (f"--{flag}", str(value)))
             await self.fleet.start(vehicle, "vehicle", *words)
         await self.fleet.finished(vehicles)
@@ -113,21 +143,25 @@ class LoadedFleet:
 
 
 @asynccontextmanager
-async def loaded_fleet(run: RunDirectory) -> AsyncIterator[LoadedFleet]:
-    """Start broker, recorder and nodes, and stop them all at the end."""
+async def loaded_fleet(
+    run: RunDirectory, *, node_flags: Mapping[str, tuple[str, ...]] | None = None, behind_a_link: str | None = None
+) -> AsyncIterator[LoadedFleet]:
+    """Start broker, recorder and nodes, and stop them all at the end.
+
+    node_flags: more flags for some of the nodes. behind_a_link: the node that reaches the broker through a proxy which
+    can be told to break the link (`LoadedFleet.link`).
+    """
     async with Broker(directory=run.path / "broker") as broker, Fleet(run, broker.url) as fleet:
         run.note_broker(broker.kind)
         await fleet.start("recorder", "record", str(run.path), "--fleet", FLEET)
-        for name, role in NODES.items():
-            await start_node(fleet, name, role)
-        await fleet.ready(["recorder", *NODES], timeout_s=START_TIMEOUT_S)
-        yield LoadedFleet(run, broker, fleet)
-        await fleet.stop(NODES)
+        async with ShapingProxy(broker.url, LinkShape()) as link:
+            loaded = LoadedFleet(run, broker, fleet, link, behind_a_link, node_flags or {})
+            for name in NODES:
+                await loaded.start_node(name)
+            await fleet.ready(["recorder", *NODES], timeout_s=START_TIMEOUT_S)
+            yield loaded
+            await fleet.stop(NODES)
         await fleet.stop(["recorder"])
-
-
-async def start_node(fleet: Fleet, name: str, role: str) -> None:
-    await fleet.start(name, role, "--name", name, "--fleet", FLEET)
 
 
 def even_rates(stage: str, vehicles: int, tasks_per_s: float) -> dict[str, float]:

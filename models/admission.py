@@ -31,7 +31,7 @@ _REMEMBERED_JOBS = 1024
 _LIKELY = 1.28
 _HOPELESS = -1.28
 # An idle node takes what its experience speaks against now and then: refusing it for ever would be learning nothing.
-_TRIAL_INTERVAL_S = 1.0
+_TRIAL_INTERVAL_S = 10.0
 # Names are never empty.
 _NOBODY = ""
 
@@ -50,6 +50,8 @@ class Job:
     result: Result | None = None
     # Of its line's tag when it was started, in milliseconds.
     charged_ms: float = 0.0
+    # Taken to see whether experience is still right.
+    is_trial: bool = False
 
     @property
     def deadline_s(self) -> float:
@@ -60,7 +62,9 @@ class Job:
 class Refusal:
     """reason: "stopping"; "full"; "deadline", which it would miss.
 
-    retry_after_ms: by then, as predicted, what stands in the way will have been worked off if nothing more comes.
+    retry_after_ms: when asking again makes sense. Of a full queue, when its next task will have begun, as predicted. Of
+    "deadline", the rest of the task's time: what would be late from now on would be as late from any later moment on,
+    since waiting shortens the line and the time alike.
     """
 
     reason: RefusalReason
@@ -119,25 +123,23 @@ class AdmissionQueue:
             return Refusal("full", self._forecast(now_s).first_start_ms)
         forecast = self._forecast(now_s, also=job, without=pushed_out)
         start = forecast.starts.get(job.number)
-        if (start is None or not self._likely(job, start, now_s)) and not self._may_try(now_s):
-            return Refusal("deadline", self.wait_ms(now_s, vehicle=vehicle))
+        if start is None or not self._likely(job, start, now_s):
+            if not self._may_try(job, now_s):
+                return _too_late(job, now_s)
+            job.is_trial = True
         self._waiting.add(job)
         self._remember(job)
         displaced: list[tuple[Job, Refusal]] = []
         if pushed_out is not None:
             displaced.append((pushed_out, Refusal("full", forecast.first_start_ms)))
-        displaced += [
-            (each, Refusal("deadline", self.wait_ms(now_s, vehicle=each.vehicle)))
-            for each in forecast.hopeless
-            if each is not job
-        ]
+        displaced += [(each, _too_late(each, now_s)) for each in forecast.hopeless if each is not job]
         for each, _ in displaced:
             self._waiting.remove(each)
             self._forget(each)
         return Admission(job, tuple(displaced))
 
     def start_next(self, now_s: float) -> Job | None:
-        """Let the job whose turn it is begin, if one may. It may be hopeless by now: the caller looks."""
+        """Let the job whose turn it is begin, if one may. The caller asks whether to give it up."""
         if not len(self._waiting) or len(self.running) >= self._parallel:
             return None
         job = self._waiting.pop()
@@ -146,9 +148,10 @@ class AdmissionQueue:
         self.running.append(job)
         return job
 
-    def is_hopeless(self, job: Job, now_s: float) -> bool:
-        """Whether a job that would be computed from now on has hardly a chance of being answered in time."""
-        return self._expected(job).quantile_ms(_HOPELESS) > (job.deadline_s - now_s) * 1000
+    def give_up(self, job: Job, now_s: float) -> Refusal | None:
+        """Why a job that could begin now is not to be computed: it has hardly a chance of being answered in time."""
+        hopeless = self._expected(job).quantile_ms(_HOPELESS) > (job.deadline_s - now_s) * 1000
+        return _too_late(job, now_s) if hopeless and not job.is_trial else None
 
     def finish(self, job: Job, busy_ms: float) -> None:
         """A job that was started is over, having kept its slot for so long."""
@@ -206,8 +209,13 @@ class AdmissionQueue:
     def _likely(self, job: Job, start: Spread, now_s: float) -> bool:
         return (start + self._expected(job)).quantile_ms(_LIKELY) <= (job.deadline_s - now_s) * 1000
 
-    def _may_try(self, now_s: float) -> bool:
-        if self.running or len(self._waiting) or now_s - self._last_trial_s < _TRIAL_INTERVAL_S:
+    def _may_try(self, job: Job, now_s: float) -> bool:
+        """Of an idle node, where nobody waits: what has an even chance, and now and then what has hardly any."""
+        if self.running or len(self._waiting):
+            return False
+        if self._expected(job).mean_ms <= job.task.remaining_ms:
+            return True
+        if now_s - self._last_trial_s < _TRIAL_INTERVAL_S:
             return False
         self._last_trial_s = now_s
         return True
@@ -226,6 +234,10 @@ class AdmissionQueue:
 
 def _key(job: Job) -> tuple[str, str, int]:
     return job.vehicle, job.task.task_id, job.task.attempt
+
+
+def _too_late(job: Job, now_s: float) -> Refusal:
+    return Refusal("deadline", max(0.0, (job.deadline_s - now_s) * 1000))
 
 
 def _later(free: tuple[float, float], work: Spread) -> tuple[float, float]:

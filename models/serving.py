@@ -253,9 +253,8 @@ class TaskServer:
             self.counters["expired_in_queue"] += 1
             log.debug("expired in the queue", **_told(job.vehicle, job.task))
             return None
-        if self._queue.is_hopeless(job, job.started_s):
-            wait_ms = self._queue.wait_ms(job.started_s, vehicle=job.vehicle)
-            self._reject(job.vehicle, job.task, "deadline", wait_ms)
+        if (refusal := self._queue.give_up(job, job.started_s)) is not None:
+            self._reject(job.vehicle, job.task, refusal.reason, refusal.retry_after_ms)
             return None
         log.debug("started", **_told(job.vehicle, job.task))
         self._history.note("computing.began", **_whose(job.vehicle, job.task), deadline_s=job.deadline_s)

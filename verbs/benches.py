@@ -201,6 +201,39 @@ def bench_policy(
         _tell_constants(result)
 
 
+@verbs.command("faults", epilog="Example:  roadside bench faults --seeds 23 --json")
+def bench_faults(
+    seeds: Annotated[int, typer.Option(min=1, help="How many; each breaks something in its own way.")] = 23,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them; the same seed draws the same fault.")] = 0,
+    fault: Annotated[
+        str | None, typer.Option(help="Only this one: broker-killed, edge-killed ...; a wrong name lists them.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the run with all its histories in this new folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Kill, cut, freeze, poison and overload a real fleet, and check the contract of every task; six seconds a seed.
+
+    Exit status 1 where it was broken; what happened to the task, and how to repeat it, goes to stderr.
+    """
+    _end_as_by_ctrl_c()
+    from ..benchmarks.faults import FaultOptions, measure_faults, violations_in
+
+    options = FaultOptions(seeds=seeds, first_seed=first_seed, fault=fault, keep=keep)
+    result = measure_faults(options, progress_bar, lambda line: typer.echo(line, err=True))
+    if as_json:
+        print_bench(result, as_json)
+    else:
+        print_bench(
+            {key: result[key] for key in ("bench", "machine", "settings", "whole", "ratios")}
+            | {"rows": result["recovery"]},
+            as_json,
+        )
+    if violations_in(result):
+        raise typer.Exit(1)
+
+
 @verbs.command("rivals", epilog="Example:  roadside bench rivals --json")
 def bench_rivals(as_json: Json = False) -> None:
     """How each rival policy does with each of the settings tried for it, on seeds kept for that; six minutes."""
@@ -208,6 +241,21 @@ def bench_rivals(as_json: Json = False) -> None:
     from ..benchmarks.rivals import measure_rivals
 
     print_bench(measure_rivals(), as_json)
+
+
+@verbs.command("soak", epilog="Example:  roadside bench soak --minutes 60")
+def bench_soak(
+    minutes: Annotated[float, typer.Option(min=0.5, help="How long the fleet drives.")] = 60.0,
+    knee: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="HZ", help="Tasks per second that the fleet takes here, if that is known."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Steady load with a fault every minute: does memory grow, do answers slow down, does anything get lost?"""
+    from ..benchmarks.soak import measure_soak
+
+    print_bench(measure_soak(minutes=minutes, knee_tasks_per_s=knee), as_json)
 
 
 def _end_as_by_ctrl_c() -> None:

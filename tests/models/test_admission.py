@@ -93,7 +93,7 @@ def test_refuses_what_cannot_make_its_deadline():
     admit(jobs, "a", remaining_ms=101.0)
     refusal = refused(jobs, "b", remaining_ms=199.0)
     assert refusal.reason == "deadline"
-    assert refusal.retry_after_ms == pytest.approx(100.0, abs=1), "until then what is ahead of it keeps the node busy"
+    assert refusal.retry_after_ms == pytest.approx(199.0), "no later try of it would be in time"
     admit(jobs, "c", remaining_ms=201.0)
 
 
@@ -104,15 +104,22 @@ def test_a_doubtful_estimate_asks_for_more_time_than_a_sure_one():
     assert refused(doubtful, "b", remaining_ms=205.0).reason == "deadline"
 
 
+def test_an_idle_node_takes_what_has_an_even_chance():
+    idle = AdmissionQueue(limit=4)
+    idle.service.observe("edge", "explain", 100.0)
+    admit(idle, "a", remaining_ms=101.0)
+    assert isinstance(idle.admit("v", task("b", remaining_ms=205.0), 0.0), Refusal), "it is not idle any more"
+
+
 def test_an_idle_node_tries_what_its_experience_speaks_against_now_and_then():
     jobs = queue(service_ms=5000.0)
-    job = admit(jobs, "try")
-    assert jobs.start_next(0.0) is job
-    jobs.finish(job, 1000.0)
-    jobs._last_trial_s = 10.0
-    assert isinstance(jobs.admit("v", task("a", remaining_ms=700.0), 10.5), Refusal)
-    assert isinstance(jobs.admit("v", task("b", remaining_ms=700.0), 11.5), Admission)
-    assert isinstance(jobs.admit("v", task("c", remaining_ms=700.0), 20.0), Refusal), "it is not idle"
+    trial = admit(jobs, "try", remaining_ms=700.0)
+    assert jobs.start_next(0.0) is trial
+    assert jobs.give_up(trial, 0.0) is None
+    jobs.finish(trial, 700.0)
+    assert isinstance(jobs.admit("v", task("a", remaining_ms=700.0), 9.0), Refusal)
+    assert isinstance(jobs.admit("v", task("b", remaining_ms=700.0), 11.0), Admission)
+    assert isinstance(jobs.admit("v", task("c", remaining_ms=700.0), 30.0), Refusal), "it is not idle"
 
 
 def test_what_has_become_hopeless_is_refused_as_soon_as_that_is_known():
@@ -125,11 +132,13 @@ def test_what_has_become_hopeless_is_refused_as_soon_as_that_is_known():
     assert [(job, refusal.reason) for job, refusal in admitted.displaced] == [(late, "deadline")]
 
 
-def test_a_job_whose_time_is_nearly_over_is_known_to_be_hopeless():
+def test_a_job_whose_time_is_nearly_over_is_given_up():
     jobs = queue()
     job = admit(jobs, "a", remaining_ms=150.0)
-    assert not jobs.is_hopeless(job, 0.049)
-    assert jobs.is_hopeless(job, 0.051)
+    assert jobs.give_up(job, 0.049) is None
+    refusal = jobs.give_up(job, 0.051)
+    assert refusal is not None
+    assert refusal.reason == "deadline"
 
 
 def test_slots_work_side_by_side():
@@ -267,7 +276,7 @@ class Node:
 
     def _begin(self) -> None:
         while (job := self.jobs.start_next(self.now_s)) is not None:
-            if self.jobs.is_hopeless(job, self.now_s + 1e-9):
+            if self.jobs.give_up(job, self.now_s - 1e-9):
                 self.hopeless.append(job)
                 self.jobs.finish(job, 0.0)
             else:
