@@ -30,6 +30,7 @@ from .checkpoints import load_state, save_state
 from .comparison import Comparison, compare
 from .ddpg import Ddpg, DdpgOptions
 from .experience_stream import Decided, ExperienceStream
+from .recipes import PLACEMENT
 from .replay import Replay
 from .set_networks import SetActor, SetCritic, SetNetwork, restore
 
@@ -57,18 +58,8 @@ class LearnerOptions:
     least_held_out: int = 400
     margin: float = 0.0
     watched: int = 400
-    ddpg: DdpgOptions = field(
-        default_factory=lambda: DdpgOptions(
-            discount=0.95,
-            steps=3,
-            batch_size=64,
-            replay_capacity=50_000,
-            actor_learning_rate=1e-4,
-            critic_learning_rate=1e-3,
-            target_rate=0.01,
-            penalty=0.005,
-        )
-    )
+    # It begins with an actor that is good already: that one moves slowly.
+    ddpg: DdpgOptions = field(default_factory=lambda: replace(PLACEMENT, batch_size=64, actor_learning_rate=1e-4))
 
 
 @dataclass(frozen=True, slots=True)

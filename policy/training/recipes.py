@@ -16,6 +16,18 @@ from .placement import Variety
 
 NoiseName = Literal["diffusion", "gaussian", "ornstein-uhlenbeck"]
 
+# Of placement, wherever it is learnt: here from nothing, and by a learner (learner.py) from weights that are served.
+PLACEMENT = DdpgOptions(
+    discount=0.95,
+    steps=3,
+    batch_size=96,
+    replay_capacity=40_000,
+    actor_learning_rate=5e-4,
+    critic_learning_rate=1e-3,
+    target_rate=0.01,
+    penalty=0.005,
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -37,20 +49,8 @@ class Recipe:
     noise_deviation: float = 0.5
     validate_every_steps: int = 10_000
     ddpg: DdpgOptions = field(
-        default_factory=lambda: DdpgOptions(
-            discount=0.95,
-            steps=3,
-            batch_size=96,
-            replay_capacity=40_000,
-            actor_learning_rate=5e-4,
-            critic_learning_rate=1e-3,
-            target_rate=0.01,
-            penalty=0.005,
-            warm_up_steps=1_000,
-            guided_steps=5_000,
-            guided_share=0.05,
-            train_every_steps=4,
-            decay_from=0.6,
+        default_factory=lambda: replace(
+            PLACEMENT, warm_up_steps=1_000, guided_steps=5_000, guided_share=0.05, train_every_steps=4, decay_from=0.6
         )
     )
     variety: Variety = field(default_factory=Variety)
