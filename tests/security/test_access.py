@@ -266,9 +266,9 @@ async def test_who_starts_again_is_not_given_what_was_meant_for_its_last_life(gu
             # As when it is killed: it does not unsubscribe, and the broker keeps its session.
             edge._inbox.subscriptions.clear()
         await vehicle.publish(topics.TASK, task("old"), node="edge-1")
-        async with guarded.bus("edge-1") as edge:
-            tasks = edge.subscribe(topics.TASK, node="edge-1")
-            await tasks.active.wait()
+        started_again = guarded.bus("edge-1")
+        tasks = started_again.subscribe(topics.TASK, node="edge-1")
+        async with started_again:
             await vehicle.publish(topics.TASK, task("new"), node="edge-1")
             async with asyncio.timeout(PATIENCE_S):
                 assert (await anext(tasks)).body.task_id == "new"
