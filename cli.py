@@ -17,6 +17,7 @@ from .verbs import (
     links,
     logs,
     reference,
+    replaying,
     runs,
     securing,
     showing,
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # In the order in which --help lists them.
-for group in (runs, showing, top, fleet, securing, links, asking, evaluation, fine_tuning, reference):
+for group in (runs, replaying, showing, top, fleet, securing, links, asking, evaluation, fine_tuning, reference):
     app.add_typer(group.verbs)
 for name, group in {"log": logs, "train": training, "bench": benches}.items():
     app.add_typer(group.verbs, name=name)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from .bus import topics
 from .bus.access_rules import IdentityRole
 from .bus.broker import Broker, find_mosquitto
-from .bus.defaults import DEFAULT_WATCHER, VIDEO_VARIABLE
+from .bus.defaults import DEFAULT_WATCHER, MESSAGES_VARIABLE, VIDEO_VARIABLE
 from .bus.errors import ConfigurationError
 from .bus.places import Place
 from .bus.shaping_proxy import ShapingProxy
@@ -56,6 +56,7 @@ class DemoOptions:
     link: between each vehicle and the broker, as datasets/link_traces.py reads it; None: this machine's loopback.
     frames_per_task: how many frames a vehicle sends with a question.
     frame_interval_s: between two frames that a vehicle publishes for people; 0: none. keep_frames: which the run keeps.
+    record_messages: whether the processes keep what `roadside replay` needs, the vehicles' pictures included.
     secure: whether the broker lets in only who has a certificate, each to do what its role may.
     """
 
@@ -81,6 +82,7 @@ class DemoOptions:
     frames_per_task: Annotated[int, Meta(ge=1, le=2)] = 1
     frame_interval_s: Annotated[float, Meta(ge=0)] = 2.0
     keep_frames: KeepFrames = "none"
+    record_messages: bool = False
     secure: bool = False
     run: Path | None = None
 
@@ -137,8 +139,10 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         await fleet.start("recorder", "record", str(run.path), "--fleet", _FLEET, *keep)
         model = ("--model", options.model) if options.model else ()
         mode = {"edge": ("--mode", options.mode)}
+        recording = {MESSAGES_VARIABLE: str(run.messages_path)} if options.record_messages else {}
         for name, role in nodes.items():
-            await fleet.start(name, role, "--name", name, "--fleet", _FLEET, *model, *mode.get(role, ()))
+            flags = ("--name", name, "--fleet", _FLEET, *model, *mode.get(role, ()))
+            await fleet.start(name, role, *flags, variables=recording)
         for name in learners:
             start = ("--start", str(options.policy_weights)) if options.policy_weights is not None else ()
             flags = ("--name", name, "--fleet", _FLEET, "--policy", policy, "--folder", str(run.path / name), *start)
@@ -178,7 +182,7 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
             url = broker_url
             if link is not None:
                 url = (await links.enter_async_context(ShapingProxy(url, link, seed=options.seed + number))).url
-            await fleet.start(name, "vehicle", *words, broker_url=url, variables=video)
+            await fleet.start(name, "vehicle", *words, broker_url=url, variables=video | recording)
         await _vehicles_finished(fleet, vehicles, [*nodes, *learners], stop, progress.console)
         progress.update(status, description="collecting")
         await fleet.stop([*nodes, *learners])

@@ -5,6 +5,7 @@ ledger.sqlite              what the recorder heard on the bus
 journals/<vehicle>.sqlite  what each vehicle itself remembers of its tasks
 logs/<process>.log         the processes' logs
 frames/                    what the vehicles saw, where the recorder was told to keep it (frames.py)
+messages/                  what each process heard and said, where it was told to keep it (bus/message_log.py)
 report.json                the summary, as `roadside report RUN --json` prints it
 """
 
@@ -157,6 +158,10 @@ class RunDirectory:
     @property
     def frames_path(self) -> Path:
         return self.path / "frames"
+
+    @property
+    def messages_path(self) -> Path:
+        return self.path / "messages"
 
     def journal_path(self, vehicle: str) -> Path:
         return self.path / "journals" / f"{vehicle}.sqlite"

@@ -67,6 +67,10 @@ def demo(
         float, typer.Option(min=0, help="Seconds between two frames for people, for each vehicle; 0: none.")
     ] = 2.0,
     keep_frames: KeepFramesRule = None,
+    record_messages: Annotated[
+        bool,
+        typer.Option("--record-messages", help="Keep what `roadside replay` needs, the vehicles' pictures included."),
+    ] = False,
     secure: Annotated[
         bool,
         typer.Option("--secure", help="Over mutual TLS, each process with a certificate that is good for this run."),
@@ -105,6 +109,7 @@ def demo(
         frames_per_task=frames_per_task or 1,
         frame_interval_s=frame_interval,
         keep_frames=keep_frames_named(keep_frames or "none"),
+        record_messages=record_messages,
         secure=secure,
         run=run,
     )

@@ -33,8 +33,9 @@ from roadside.qos.run import RunDirectory
 
 _NAMES = {"fleet": "demo", "vehicle": "vehicle-1", "node": "edge-1"}
 _names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
-_words = st.text(max_size=20)
-_numbers = st.floats(allow_nan=False, allow_infinity=False)
+# Labels are on one line, and times and joules neither negative nor endless.
+_words = st.from_regex(r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]{0,20}", fullmatch=True)
+_numbers = st.floats(0, 1e9)
 _counts = st.integers(0, 2**53)
 _verdicts = st.none() | st.booleans()
 _candidates = st.builds(
