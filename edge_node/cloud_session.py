@@ -209,6 +209,8 @@ class BusCloudSession:
 
     def cloud_is_gone(self) -> None:
         """Nothing more will come of this session; whoever waits hears it at once."""
+        if not self._gone:
+            self._history.note("cloud.gone", session=self.name)
         self._gone = True
         self._changed.set()
 

@@ -21,6 +21,7 @@
   of an edge that asks a cloud
     context.sent         session, rollback, kept, position, digests: one for each position
     token.wanted         session, rollback, up_to
+    cloud.gone           session: the edge says the rest of the answer alone
   of a cloud that is asked
     context.opened       edge, session, ttl_s
     context.stored       edge, session, rollback, taken

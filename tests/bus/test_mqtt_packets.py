@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from roadside.bus import topics
 from roadside.bus.broker import Broker
@@ -37,6 +37,7 @@ packets = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(packets, max_size=8), st.lists(st.integers(1, 9000), min_size=1, max_size=12))
 def test_packets_do_not_depend_on_how_the_stream_was_cut(sent: list[bytes], sizes: list[int]):
     stream, found, wire = PacketStream(), list[Packet](), b"".join(sent)
