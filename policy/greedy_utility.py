@@ -26,10 +26,22 @@ class GreedyUtilityPolicy:
 
     def decide(self, task: TaskFacts, candidates: Candidates, allowed: NDArray[np.bool_], now_s: float) -> Choice:
         scores = candidates.utility
-        return Choice(best(scores, allowed), scores, 1.0, "highest expected utility")
+        index = best(scores, allowed)
+        return Choice(index, scores, 1.0, f"highest expected utility{_ahead_of(index, candidates, allowed)}")
 
     def observe(self, experience: Experience) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
         return {}
+
+
+def _ahead_of(index: int, candidates: Candidates, allowed: NDArray[np.bool_]) -> str:
+    """What else there was, for people: the next best row, and by how much it is behind."""
+    others = allowed.copy()
+    others[index] = False
+    if not others.any():
+        return ", of the only place left"
+    other = best(candidates.utility, others)
+    ahead = float(candidates.utility[index] - candidates.utility[other])
+    return f", {ahead:.3f} ahead of {candidates.nodes[other]} ({candidates.places[other]})"

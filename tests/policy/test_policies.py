@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -101,6 +101,12 @@ def test_greedy_takes_the_highest_utility():
     decision = decide(guard("greedy-utility"), FLEET)
     assert decision.candidates[decision.chosen].node == "cloud-1"
     assert [candidate.score for candidate in decision.candidates][1:] == [0.6, 0.7, 0.8]
+
+
+def test_greedy_tells_what_else_there_was():
+    assert decide(guard("greedy-utility"), FLEET).reason == "highest expected utility, 0.100 ahead of edge-2 (edge)"
+    alone = [row if row.node == "edge-2" else replace(row, masked="dead") for row in FLEET]
+    assert decide(guard("greedy-utility"), alone).reason.endswith("of the only place left")
 
 
 @pytest.mark.parametrize(("place", "node"), [("vehicle", "vehicle-1"), ("edge", "edge-2"), ("cloud", "cloud-1")])
