@@ -172,6 +172,6 @@ def _parts_of_late(late: RecordedAnswer, acks: Sequence[RecordedAck], outcome: O
 
 
 def _longest_part(total_ms: float, parts: dict[Cause, float]) -> Cause:
-    rest: dict[Cause, float] = {"elsewhere": max(0.0, total_ms - sum(parts.values()))}
-    everything = {**parts, **rest}
-    return max(everything, key=everything.__getitem__)
+    rest_ms = max(0.0, total_ms - sum(parts.values()))
+    longest, length_ms = max(parts.items(), key=lambda part: part[1])
+    return longest if length_ms >= rest_ms else "elsewhere"

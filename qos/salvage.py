@@ -14,6 +14,8 @@ from pathlib import Path
 from ..bus.errors import RunError
 from .database import DatabaseKind, connect_for_reading, is_damage, open_for_reading
 
+_PYTHON_TYPES = {"TEXT": str, "REAL": (int, float), "INTEGER": int, "BLOB": bytes}
+
 
 def open_or_salvage(path: Path, kind: DatabaseKind) -> tuple[sqlite3.Connection, list[str]]:
     """Open a file for reading, or a copy in memory of what could be read of it; and what is to be said about that.
@@ -57,12 +59,15 @@ def _salvaged(path: Path, kind: DatabaseKind, verdict: str) -> tuple[sqlite3.Con
 
 
 def _copy_table(damaged: sqlite3.Connection, copy: sqlite3.Connection, table: str) -> int:
-    """Copy the rows that can be read; returns how many."""
-    columns = [row[1] for row in copy.execute(f"PRAGMA table_info({table})")]
+    """Copy the rows that can be read and hold what their columns are made for; returns how many."""
+    columns = {row[1]: row[2] for row in copy.execute(f"PRAGMA table_info({table})")}
+    types = [_PYTHON_TYPES[declared] for declared in columns.values()]
     places = ", ".join("?" * (len(columns) + 1))
     insert = f"INSERT OR IGNORE INTO {table} (rowid, {', '.join(columns)}) VALUES ({places})"
     for order in ("ASC", "DESC"):
         for row in _rows(damaged, f"SELECT rowid, {', '.join(columns)} FROM {table} ORDER BY rowid {order}"):
+            if not all(value is None or isinstance(value, kind) for value, kind in zip(row[1:], types, strict=True)):
+                continue
             # A row of a broken page may lack what the table demands.
             with suppress(sqlite3.Error):
                 copy.execute(insert, row)
