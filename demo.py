@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 from contextlib import AsyncExitStack
@@ -20,6 +21,7 @@ from .bus.broker import Broker, find_mosquitto
 from .bus.defaults import DEFAULT_WATCHER, MESSAGES_VARIABLE, VIDEO_VARIABLE
 from .bus.errors import ConfigurationError
 from .bus.places import Place
+from .bus.process import READY
 from .bus.shaping_proxy import ShapingProxy
 from .bus.transport import Bus, Subscription
 from .datasets.link_traces import parse_link
@@ -41,6 +43,9 @@ _FLEET = "demo"
 _LEARNER = "learner-1"
 _ONLOOKER = "demo"
 _EXPLORE_SHARE = 0.05
+_PAGE = "page"
+# As a duration: a day, which is longer than anybody watches.
+UNTIL_STOPPED_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +102,12 @@ def check_options(options: DemoOptions) -> None:
     _make_policy(options)
 
 
-async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) -> tuple[RunDirectory, dict[str, Any]]:
+async def run_demo(
+    options: DemoOptions, console: Console, stop: asyncio.Event, *, with_page: bool = False
+) -> tuple[RunDirectory, dict[str, Any]]:
     """Run the fleet until its vehicles have finished, or `stop` is set; returns the run and its summary.
 
+    with_page: also serve the live page, for as long as the fleet runs, and print its address.
     Nothing is started before log or video, policy and link are known to be usable.
     """
     _check_place(options)
@@ -111,11 +119,7 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
     vehicles = _names("vehicle", options.vehicles)
     nodes: dict[str, IdentityRole] = dict.fromkeys(_names("edge", options.edges), "edge")
     nodes |= dict.fromkeys(_names("cloud", options.clouds), "cloud")
-    planned = sum(
-        1
-        for name in vehicles
-        for _ in arrivals(seed=options.seed, vehicle=name, rate_hz=options.rate_hz, duration_s=options.duration_s)
-    )
+    planned = _planned(options, vehicles)
     run = RunDirectory.create(
         options.run,
         configuration=_plain(options) | {"policy": policy},
@@ -134,6 +138,9 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
         links = await stack.enter_async_context(AsyncExitStack())
         fleet = await stack.enter_async_context(Fleet(run, broker_url, tls))
 
+        if with_page:
+            progress.update(status, description="starting the live page")
+            progress.console.print(f"live page: {await _page(fleet, run)}", style="bold", highlight=False)
         progress.update(status, description=f"starting the nodes ({broker_kind})")
         keep = ("--keep-frames", options.keep_frames)
         await fleet.start("recorder", "record", str(run.path), "--fleet", _FLEET, *keep)
@@ -191,6 +198,25 @@ async def run_demo(options: DemoOptions, console: Console, stop: asyncio.Event) 
     summary = summarise(run)
     run.write_report(summary)
     return run, summary
+
+
+def _planned(options: DemoOptions, vehicles: list[str]) -> int | None:
+    """How many tasks the drive will have; None where it goes on until it is stopped."""
+    if options.duration_s >= UNTIL_STOPPED_S:
+        return None
+    return sum(
+        1
+        for name in vehicles
+        for _ in arrivals(seed=options.seed, vehicle=name, rate_hz=options.rate_hz, duration_s=options.duration_s)
+    )
+
+
+async def _page(fleet: Fleet, run: RunDirectory) -> str:
+    """Start the live page; returns its address, which it tells in its log."""
+    await fleet.start(_PAGE, "ui", "--fleet", _FLEET)
+    await fleet.ready([_PAGE], timeout_s=_START_TIMEOUT_S)
+    said = [json.loads(line) for line in run.log_path(_PAGE).read_text().splitlines() if line.startswith("{")]
+    return next(line["url"] for line in said if line.get("event") == READY)
 
 
 def _make_policy(options: DemoOptions) -> Policy:

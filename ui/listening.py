@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 from ..bus import topics
 from ..bus.errors import BrokerError
@@ -11,20 +12,22 @@ from ..bus.subscription import Received, Subscription
 from ..bus.transport import Bus
 from .fleet_view import SUBSCRIBED, FleetView
 
-_NAME = "page"
+PAGE_NAME = "page"
 _RETRY_S = 1.0
 # Frames are large, and only the newest counts.
 _WAITING_LIMITS = {topics.FRAME: 64}
 _WAITING_LIMIT = 4096
 
 
-async def listen(view: FleetView, *, broker: str, fleet: str) -> None:
+async def listen(
+    view: FleetView, *, broker: str, fleet: str, tls: str | Path | None = None, name: str = PAGE_NAME
+) -> None:
     """Feed the view until cancelled; an absent broker, also at the beginning, is told to the view and waited for.
 
-    broker: URL. Raises ConfigurationError for an unusable URL or fleet.
+    broker: URL. tls, name: as in Bus. Raises ConfigurationError for an unusable URL, fleet or certificate.
     """
     while True:
-        bus = Bus(url=broker, fleet=fleet, name=_NAME)
+        bus = Bus(url=broker, fleet=fleet, name=name, tls=tls)
         try:
             async with bus:
                 await _listen(view, bus)

@@ -6,9 +6,10 @@ from typing import Any
 
 from nicegui import ui
 
+from ..bus.plain_text import plain_text
 from .elements import box, column, set_rows, text
 from .fleet_view import FleetView, NodeView
-from .wording import NOTHING, duration, milliseconds, plain
+from .wording import NOTHING, duration, milliseconds
 
 _PAGE = 20
 _ROLES = {"cloud": 0, "edge": 1}
@@ -73,7 +74,7 @@ def _row(node: NodeView, view: FleetView, now_s: float) -> dict[str, Any]:
         "answers": f"{node.answers:,}",
         "memory": f"{state.memory_bytes / 1e6:,.0f} MB" if state.memory_bytes else NOTHING,
         "lag": milliseconds(state.event_loop_lag_ms) if state.alive else NOTHING,
-        "model": plain(state.model) or NOTHING,
+        "model": plain_text(state.model) or NOTHING,
     }
 
 

@@ -11,6 +11,7 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -25,9 +26,11 @@ from ..bus.errors import ConfigurationError
 from ..bus.process import READY
 from ..bus.topics import checked_name
 from .fleet_view import FleetView
-from .listening import listen
+from .listening import PAGE_NAME, listen
 from .page import Page
 from .vehicle_cards import PICTURES_PATH
+
+DEFAULT_PORT = 8088
 
 # How long browsers may take to hear of the end.
 _GOODBYE_S = 1
@@ -44,12 +47,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class PageOptions:
-    """broker: URL. host: address to listen on; port 0 takes a free one."""
+    """broker: URL; tls, name: as in Bus. host: address to listen on.
+
+    port: 0 takes a free one, and None does where the usual one is taken.
+    """
 
     broker: str
     fleet: str
+    tls: str | Path | None = None
+    name: str = PAGE_NAME
     host: str = "127.0.0.1"
-    port: int = 8088
+    port: int | None = None
 
     @property
     def is_local(self) -> bool:
@@ -78,7 +86,9 @@ async def serve_page(options: PageOptions, view: FleetView, stop: asyncio.Event)
                 timeout_graceful_shutdown=_GOODBYE_S,
             )
         )
-        hearing = asyncio.create_task(listen(view, broker=options.broker, fleet=options.fleet))
+        hearing = asyncio.create_task(
+            listen(view, broker=options.broker, fleet=options.fleet, tls=options.tls, name=options.name)
+        )
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         stopping = asyncio.create_task(stop.wait())
         log.info(READY, url=url_of(listening))
@@ -102,7 +112,12 @@ def url_of(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _listening_socket(host: str, port: int) -> socket.socket:
+def _listening_socket(host: str, port: int | None) -> socket.socket:
+    if port is None:
+        try:
+            return _listening_socket(host, DEFAULT_PORT)
+        except ConfigurationError:
+            port = 0
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)

@@ -7,6 +7,7 @@ from typing import Any
 from nicegui import ui
 
 from ..bus.messages import Candidate, Decision, Outcome
+from ..bus.plain_text import plain_text
 from ..policy.features import FEATURES
 from .activity import parts_of
 from .elements import Bar, box, column, legend, text
@@ -22,7 +23,6 @@ from .wording import (
     maker_colour,
     maker_name,
     milliseconds,
-    plain,
     quoted,
 )
 
@@ -101,10 +101,10 @@ def _what_came_of_it(outcome: Outcome) -> None:
         who += f", asked of {PLACE_NAMES[outcome.requested]}"
     facts = [
         who,
-        f"mode {plain(outcome.mode)}" if outcome.mode else "",
+        f"mode {plain_text(outcome.mode)}" if outcome.mode else "",
         f"{outcome.attempts} attempts" if outcome.attempts > 1 else "",
         f"{outcome.energy_j:.2f} J ({outcome.energy_method})",
-        plain(outcome.reason),
+        plain_text(outcome.reason),
         f"task {outcome.task_id}",
     ]
     text(" · ".join(fact for fact in facts if fact), "faint")
@@ -138,7 +138,7 @@ def _moments(trace: TaskTrace) -> None:
 
 
 def _moment(event: TraceEvent, outcome: Outcome | None) -> str:
-    said = quoted(event.text) if event.what in ("provisional", "final") else plain(event.text)
+    said = quoted(event.text) if event.what in ("provisional", "final") else plain_text(event.text)
     line = _WHAT[event.what].format(node=event.node, text=said)
     if event.what != "outcome" or outcome is None:
         return line
@@ -181,7 +181,7 @@ def _strip(answer: str, made_by: tuple[str, ...], replaced_from: int | None) -> 
     with box("tokens"):
         for index, maker in enumerate(made_by[:_TOKENS]):
             word = words[index] if are_words and index < len(words) else ""
-            token = text(plain(word), "token").style(f"border-bottom-color: {maker_colour(maker)}")
+            token = text(plain_text(word), "token").style(f"border-bottom-color: {maker_colour(maker)}")
             token.tooltip(maker_name(maker) + ("; its end" if are_words and not word else ""))
             if replaced_from is not None and index >= replaced_from:
                 token.style("text-decoration: line-through; opacity: 0.6")
@@ -204,9 +204,9 @@ def _decision(outcome: Outcome, left_out: int) -> None:
     if decision is None:
         text("The vehicle was down at the deadline; nobody remembers.", "faint")
         return
-    weights = f" with the weights of {plain(decision.weights)}" if decision.weights else ""
-    reason = f": {plain(decision.reason)}" if decision.reason else ""
-    text(f"Policy {plain(decision.policy)}{weights} chose with probability {decision.propensity:.2f}{reason}.")
+    weights = f" with the weights of {plain_text(decision.weights)}" if decision.weights else ""
+    reason = f": {plain_text(decision.reason)}" if decision.reason else ""
+    text(f"Policy {plain_text(decision.policy)}{weights} chose with probability {decision.propensity:.2f}{reason}.")
     if knobs := _knobs(decision):
         text(knobs, "faint")
     ranked = sorted(enumerate(decision.candidates), key=lambda each: (bool(each[1].masked), -each[1].score))
@@ -236,7 +236,7 @@ def _candidate_row(candidate: Candidate, index: int, chosen: int) -> dict[str, A
         "energy": f"{candidate.energy_j:.2f} J",
         "quality": f"{candidate.quality:.0%}",
         "score": f"{candidate.score:+.3f}",
-        "masked": plain(candidate.masked) or NOTHING,
+        "masked": plain_text(candidate.masked) or NOTHING,
     }
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from nicegui import ui
 from nicegui.events import GenericEventArguments
 
+from ..bus.plain_text import plain_text
 from .elements import box, column, set_rows, text
 from .task_traces import TaskTrace
-from .wording import NOTHING, clock, ending, judgement, milliseconds, plain
+from .wording import NOTHING, clock, ending, judgement, milliseconds
 
 ROWS = 50
 _COLUMNS = [
@@ -68,7 +69,7 @@ def task_row(trace: TaskTrace, now_s: float) -> dict[str, Any]:
     row = {"number": trace.number, "vehicle": trace.vehicle, "ending": ending(trace, now_s)}
     if outcome is None:
         provisional = trace.provisional
-        answer = f"for now: {plain(provisional.text)}" if provisional is not None else ""
+        answer = f"for now: {plain_text(provisional.text)}" if provisional is not None else ""
         unknown = dict.fromkeys(("time", "kind", "took", "deadline"), NOTHING)
         return {**row, **unknown, "who": trace.events[-1].node, "answer": answer, "judged": ""}
     return {
@@ -78,6 +79,6 @@ def task_row(trace: TaskTrace, now_s: float) -> dict[str, Any]:
         "who": f"{outcome.node} ({outcome.place})" if outcome.place != "vehicle" else "vehicle itself",
         "took": milliseconds(outcome.latency_ms),
         "deadline": milliseconds(outcome.deadline_ms),
-        "answer": plain(outcome.text),
+        "answer": plain_text(outcome.text),
         "judged": judgement(outcome).removesuffix(", says the log"),
     }

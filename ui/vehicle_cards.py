@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from ..bus.plain_text import plain_text
 from .elements import Bar, box, text
 from .fleet_view import FleetView, VehicleView
 from .task_traces import TaskTrace
-from .wording import ENDINGS, GREY, NOTHING, PLACE_NAMES, age, duration, ending_colour, judgement, plain, quoted
+from .wording import ENDINGS, GREY, NOTHING, PLACE_NAMES, age, duration, ending_colour, judgement, quoted
 
 CARDS = 12
 PICTURES_PATH = "/pictures"
@@ -151,7 +152,7 @@ class _Card:
         share = outcome.latency_ms / outcome.deadline_ms if outcome.deadline_ms > 0 else 1.0
         self._bar.fill([(share, colour)])
         how = f"{outcome.latency_ms:,.0f} of {outcome.deadline_ms:,.0f} ms"
-        said = judgement(outcome) if outcome.state == "result" else plain(outcome.reason) or ENDINGS[outcome.state]
+        said = judgement(outcome) if outcome.state == "result" else plain_text(outcome.reason) or ENDINGS[outcome.state]
         self._how.set_text(f"{how} · {said}" if said else how)
         self._when.set_text(age(now_s - trace.last_heard_s))
 

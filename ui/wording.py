@@ -6,6 +6,7 @@ from datetime import datetime
 
 from ..bus.messages import Outcome
 from ..bus.places import Place
+from ..bus.plain_text import plain_text
 from ..qos.watch import verdict
 from .task_traces import TaskTrace
 
@@ -34,18 +35,9 @@ ENDINGS = {
 }
 NOTHING = "–"
 
-# Control characters and those that turn the direction of writing: an answer must not change how the page reads.
-_UNWRITABLE = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "�")
-_UNWRITABLE |= {ord(space): " " for space in "\t\n\r"}
-
-
-def plain(text: str) -> str:
-    """A text from the bus as it may stand on the page. Escaping is the browser's, which is handed text, never HTML."""
-    return text.translate(_UNWRITABLE)
-
 
 def quoted(text: str) -> str:
-    return f"“{plain(text)}”" if text.strip() else "(no words)"
+    return f"“{plain_text(text)}”" if text.strip() else "(no words)"
 
 
 def milliseconds(ms: float | None) -> str:
@@ -74,8 +66,8 @@ def share(part: float, whole: float) -> str:
 def maker_name(maker: str) -> str:
     """Who made a token: "exit1", "exit2" ... are an edge's early exits; "full" is the whole model."""
     if maker.startswith("exit"):
-        return f"early exit {plain(maker[4:])}".strip()
-    return "whole model" if maker == "full" else plain(maker)
+        return f"early exit {plain_text(maker[4:])}".strip()
+    return "whole model" if maker == "full" else plain_text(maker)
 
 
 def maker_colour(maker: str) -> str:

@@ -58,7 +58,10 @@ def demo(
         str | None, typer.Option(help="URL of a running broker [default: mosquitto, else amqtt, started here]")
     ] = None,
     link: LinkSpec = None,
-    duration: Annotated[float, typer.Option(min=1, help="Seconds for which tasks are created.")] = 30.0,
+    duration: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds for which tasks are created [default: 30; with --ui until Ctrl-C]"),
+    ] = None,
     rate: Annotated[float, typer.Option(min=0.01, max=100, help="Mean tasks per second and vehicle.")] = 1.0,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="Log seconds per second.")] = 4.0,
     seed: Annotated[int, typer.Option(help="The same seed makes the same tasks.")] = 0,
@@ -75,6 +78,10 @@ def demo(
         bool,
         typer.Option("--secure", help="Over mutual TLS, each process with a certificate that is good for this run."),
     ] = False,
+    ui: Annotated[
+        bool,
+        typer.Option("--ui", help="Also serve a live page for the browser; drive until Ctrl-C or --duration."),
+    ] = False,
     run: Annotated[Path | None, typer.Option(help="Folder for the run [default: a new one in runs/]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -82,7 +89,7 @@ def demo(
     from rich.console import Console
 
     from ..bus.process import run_until_stopped
-    from ..demo import DemoOptions, run_demo
+    from ..demo import UNTIL_STOPPED_S, DemoOptions, run_demo
     from ..policy.registry import DEFAULT_POLICY
     from ..qos.retention import keep_frames_named
 
@@ -102,7 +109,7 @@ def demo(
         mode=mode or "ce",  # pyright: ignore[reportArgumentType]
         broker=broker,
         link=link,
-        duration_s=duration,
+        duration_s=duration or (UNTIL_STOPPED_S if ui else DemoOptions().duration_s),
         rate_hz=rate,
         speed=speed,
         seed=seed,
@@ -116,7 +123,7 @@ def demo(
     finished: list[Any] = []
 
     async def drive(stop: Any) -> None:
-        finished.append(await run_demo(options, Console(stderr=True), stop))
+        finished.append(await run_demo(options, Console(stderr=True), stop, with_page=ui))
 
     run_until_stopped(drive)
     directory, summary = finished[0]
