@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import aiomqtt
@@ -172,11 +173,13 @@ def _queue_that_calls(on_message: Callable[[aiomqtt.Message], None]) -> type[asy
 async def connected(client: aiomqtt.Client) -> AsyncIterator[aiomqtt.Client]:
     """Connect, and disconnect in the end; raises aiomqtt.MqttError where that fails or does not last.
 
-    Covers two gaps of aiomqtt 2.5, for which its own paho client has to be asked: it forgets a loss that follows the
-    broker's acceptance at once, and it keeps the socket of an attempt that was not answered in time, with which a
-    broker that wakes up late would let the old attempt take over the new one.
+    Covers three gaps of aiomqtt 2.5, for which its own paho client has to be asked: it forgets a loss that follows the
+    broker's acceptance at once; it does not hear of one that comes before, and waits for the rest of its time; and it
+    keeps the socket of an attempt that was not answered in time, with which a broker that wakes up late would let the
+    old attempt take over the new one.
     """
     paho = client._client
+    _hear_of_early_losses(client)
     try:
         async with client:
             if not paho.is_connected():
@@ -185,6 +188,26 @@ async def connected(client: aiomqtt.Client) -> AsyncIterator[aiomqtt.Client]:
     finally:
         # Where the socket is closed already, this does nothing.
         paho.disconnect()
+
+
+class ClosedEarly(aiomqtt.MqttError):
+    """The connection was ended before the broker had accepted it."""
+
+
+def _hear_of_early_losses(client: aiomqtt.Client) -> None:
+    loop, paho = asyncio.get_running_loop(), client._client
+    on_disconnect, accepted = paho.on_disconnect, client._connected
+
+    def tell() -> None:
+        if not accepted.done():
+            accepted.set_exception(ClosedEarly("the connection was closed before the broker had accepted it"))
+
+    def on_any_disconnect(*arguments: Any) -> None:
+        if on_disconnect is not None:
+            on_disconnect(*arguments)
+        loop.call_soon_threadsafe(tell)
+
+    paho.on_disconnect = on_any_disconnect
 
 
 async def until_lost(client: aiomqtt.Client) -> None:
@@ -251,9 +274,14 @@ def is_login_refused(error: aiomqtt.MqttError) -> bool:
     return code in _BAD_CREDENTIALS or code in _NOT_AUTHORISED
 
 
+def said_nothing(error: aiomqtt.MqttError) -> bool:
+    """Whether the broker has neither accepted nor refused, in time or until the connection was closed."""
+    return isinstance(error, ClosedEarly) or isinstance(error.__context__, TimeoutError)
+
+
 async def explained(error: aiomqtt.MqttError, endpoint: Endpoint) -> BrokerError:
     """As `explain`, after having asked a broker that was silent whether it refuses the certificate."""
-    refusal = await certificate_refusal(endpoint) if isinstance(error.__context__, TimeoutError) else None
+    refusal = await certificate_refusal(endpoint) if said_nothing(error) else None
     return explain(refusal or error, endpoint.address)
 
 
@@ -280,7 +308,7 @@ def explain(error: aiomqtt.MqttError, address: BrokerAddress) -> BrokerError:
             f"nothing listens at {address}: start a broker there (`roadside broker --port {address.port}`)"
             " or give another URL"
         )
-    if isinstance(cause, TimeoutError):
+    if said_nothing(error):
         return BrokerError(
             f"{address} does not answer as an MQTT broker: check the host, the port, and the firewall between"
         )

@@ -13,7 +13,16 @@ import aiomqtt
 import structlog
 
 from .access_rules import CHECK_PREFIX
-from .connection import Endpoint, certificate_refusal, connected, explain, explained, is_login_refused, new_client
+from .connection import (
+    Endpoint,
+    certificate_refusal,
+    connected,
+    explain,
+    explained,
+    is_login_refused,
+    new_client,
+    said_nothing,
+)
 from .errors import BrokerError
 
 _ATTEMPT_TIMEOUT_S = 5.0
@@ -42,7 +51,7 @@ async def until_reachable(
             async with connected(_client(endpoint, lambda message: None)):
                 return True
         except aiomqtt.MqttError as error:
-            silent = isinstance(error.__context__, TimeoutError)
+            silent = said_nothing(error)
             failure = (await certificate_refusal(endpoint) if silent else None) or error
             if is_login_refused(failure) or time.monotonic() + _RETRY_S > give_up_at_s:
                 raise explain(failure, endpoint.address) from None
