@@ -28,6 +28,8 @@ from .link_meter import LinkMeter
 
 log = structlog.get_logger()
 
+# Their last replies have arrived by then.
+_DEAD_FOR_S = 60.0
 _LEASE_REPEAT_S = 1.0
 
 
@@ -154,7 +156,10 @@ class CloudLine:
 
     def _take_state(self, state: NodeState, boot_id: str) -> None:
         now_s = time.monotonic()
-        cloud = self._clouds.setdefault(state.node, _Cloud(state, boot_id, now_s))
+        if state.node not in self._clouds:
+            self._forget_the_dead(now_s)
+            self._clouds[state.node] = _Cloud(state, boot_id, now_s)
+        cloud = self._clouds[state.node]
         cloud.state, cloud.heard_s, cloud.timed_out = state, now_s, False
         if boot_id != cloud.boot_id:
             cloud.boot_id, cloud.lease, cloud.refused, cloud.asked_s = boot_id, None, False, -_LEASE_REPEAT_S
@@ -170,6 +175,12 @@ class CloudLine:
                 hidden_size=self._terms.hidden_size,
             )
             self._post(topics.CONTEXT, request, state.node)
+
+    def _forget_the_dead(self, now_s: float) -> None:
+        """A fleet that renews its clouds under new names must not fill its edges."""
+        for name, cloud in list(self._clouds.items()):
+            if not cloud.state.alive and not cloud.sessions and now_s - cloud.heard_s > _DEAD_FOR_S:
+                del self._clouds[name]
 
     def _post(self, topic: topics.Topic, body: Message, cloud: str) -> None:
         try:

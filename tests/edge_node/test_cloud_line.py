@@ -355,3 +355,18 @@ async def test_replies_that_nobody_waits_for_are_counted(best_broker, fleet):
             cloud.bus.post(topics.TOKEN, cloud.token(request), edge=EDGE, node=cloud.bus.name)
         await until(lambda: line.counters["late_replies"] == 2)
         assert session.energy_j == pytest.approx(1.0), "each reply tells of joules of its own"
+
+
+async def test_clouds_that_are_long_dead_are_forgotten(best_broker, fleet, monkeypatch):
+    monkeypatch.setattr("roadside.edge_node.cloud_line._DEAD_FOR_S", 0.0)
+    async with line_on(best_broker.url, fleet) as line, cloud_on(best_broker.url, fleet, "cloud-old") as old:
+        session = await opened(line)
+        old.announce(alive=False)
+        await until(lambda: not line.available)
+        async with cloud_on(best_broker.url, fleet, "cloud-new"):
+            await until(lambda: line.available)
+            assert set(line._clouds) == {"cloud-old", "cloud-new"}, "an answer is still under way with it"
+            session.close()
+            async with cloud_on(best_broker.url, fleet, "cloud-newer"):
+                await until(lambda: "cloud-newer" in line._clouds)
+                assert set(line._clouds) == {"cloud-new", "cloud-newer"}
