@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import typer
 from roadside.cli import app
 
 
+class Parse(Protocol):
+    def __call__(self, arguments: list[str], *, may_be_incomplete: bool = False) -> str: ...
+
+
 @pytest.fixture(scope="session")
-def parse_command() -> Callable[[list[str]], str]:
-    """Read `roadside`'s arguments as it would itself, and run nothing; the verb. Fails where it would say no."""
+def parse_command() -> Parse:
+    """Read `roadside`'s arguments as it would itself, and run nothing; the verb. Fails where it would say no.
+
+    may_be_incomplete: arguments that a verb needs may be missing, for one that is only spoken of.
+    """
     group = typer.main.get_command(app)
 
-    def parse(arguments: list[str]) -> str:
+    def parse(arguments: list[str], *, may_be_incomplete: bool = False) -> str:
         command: Any = group
         context, rest, words = None, arguments, []
         while True:
-            name = words[-1] if words else "roadside"
             try:
-                context = command.make_context(name, list(rest), parent=context)
-                if not hasattr(command, "resolve_command"):
+                context = command.make_context(words[-1] if words else "roadside", list(rest), parent=context)
+                left = _left(context)
+                if not hasattr(command, "resolve_command") or (may_be_incomplete and not left):
                     return " ".join(words)
-                found, command, rest = command.resolve_command(context, _left(context))
+                found, command, rest = command.resolve_command(context, left)
             except Exception as error:
+                # Help, and what a group alone shows, end it as well.
+                if type(error).__name__ in ("Exit", "NoArgsIsHelpError"):
+                    return " ".join(words)
+                if may_be_incomplete and type(error).__name__ in ("MissingParameter", "BadOptionUsage"):
+                    return " ".join(words)
                 pytest.fail(f"roadside {' '.join(arguments)}: {getattr(error, 'message', None) or error}")
             assert found is not None
             words.append(found)
