@@ -74,7 +74,7 @@ def is_in_time(outcome: Outcome) -> bool:
 
 def counted(misses: Sequence[Miss]) -> list[tuple[Cause, int, str]]:
     """(cause, how many, the most frequent details), the most frequent cause first."""
-    counts = Counter(miss.cause for miss in misses)
+    counts: Counter[Cause] = Counter(miss.cause for miss in misses)
     rows: list[tuple[Cause, int, str]] = []
     for cause, count in counts.most_common():
         details = Counter(miss.detail for miss in misses if miss.cause == cause and miss.detail)

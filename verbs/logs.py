@@ -1,4 +1,4 @@
-"""`roadside log`: driving logs."""
+"""`roadside log`: driving logs, and a run as a log for other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from .options import Json
 
-verbs = typer.Typer(no_args_is_help=True, help="Driving logs: make rendered ones, look at them, count.")
+verbs = typer.Typer(no_args_is_help=True, help="Driving logs: make rendered ones, look at them, count; export a run.")
 
 
 @verbs.command("make", epilog="Example:  roadside log make --seed 7 --count 4 mylog")
@@ -83,3 +83,22 @@ def log_info(
             places = inventory["examples"][reason]
             more = ", ..." if len(places) < count else ""
             typer.echo(f"  {count:>7,}  {reason} ({', '.join(places)}{more})")
+
+
+@verbs.command("export", epilog="Example:  roadside log export runs/20260101-120000-abcd run.mcap")
+def log_export(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    out: Annotated[Path, typer.Argument(help="MCAP file to write; it opens in Foxglove.")],
+    as_json: Json = False,
+) -> None:
+    """Write a run as MCAP: pictures that were kept, answers, telemetry under VSS names, outcomes, node states."""
+    from ..qos.exports.mcap import write_mcap
+    from ..qos.run import RunDirectory
+
+    counts = write_mcap(RunDirectory.open(run), out)
+    if as_json:
+        typer.echo(json.dumps({"file": str(out), "messages": counts}))
+        return
+    for topic, count in counts.items():
+        typer.echo(f"{count:>8,}  {topic}")
+    typer.echo(f"{sum(counts.values()):,} messages in {out}")

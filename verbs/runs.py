@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,9 @@ from .options import (
     print_report,
     run_process,
 )
+
+if TYPE_CHECKING:
+    from ..qos.run import RunDirectory
 
 verbs = typer.Typer()
 
@@ -165,24 +168,59 @@ def watch(
     run_process("watch", serve, False)
 
 
-@verbs.command(epilog="Example:  roadside report runs/20260101-120000-abcd --json")
+@verbs.command(epilog="Example:  roadside report runs/20260101-120000-abcd --html report.html")
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of the run.")],
     html: Annotated[
-        Path | None, typer.Option(help="Also write one HTML file that explains the run to anybody.", metavar="FILE")
+        Path | None, typer.Option(metavar="FILE", help="Also write a page that explains the run, or both, to anybody.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="RUN2", help="What differs in RUN2, and whether that is more than chance.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write RUN's tasks, decisions, tokens, states as tables.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Sum up a run: placements, latency, quality, energy. Works while the run goes on."""
-    from ..qos.report import summarise
+    """Sum up a run: placements, latency, quality, energy. Works while the run goes on, and on what is left of one."""
     from ..qos.run import RunDirectory
 
     directory = RunDirectory.open(run)
+    if parquet is not None:
+        from ..qos.exports.parquet import write_parquet
+
+        rows = ", ".join(f"{name} {count:,}" for name, count in write_parquet(directory, parquet).items())
+        typer.echo(f"wrote {parquet}: rows of {rows}", err=True)
+    if compare is not None:
+        _compare(directory, RunDirectory.open(compare), html, as_json)
+        return
+    from ..qos.report import summarise
+
     if html is not None:
         from ..qos.html_report.page import write_report
 
         typer.echo(f"wrote {write_report(directory, html)}", err=True)
     print_report(directory, summarise(directory), as_json)
+
+
+def _compare(first: RunDirectory, second: RunDirectory, html: Path | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from ..qos.comparison import as_json as comparison_as_json
+    from ..qos.comparison import compare
+    from ..qos.comparison_table import comparison_table
+    from ..qos.evidence import read_evidence
+
+    runs = read_evidence(first), read_evidence(second)
+    comparison = compare(*runs)
+    if html is not None:
+        from ..qos.html_report.comparison_page import write_comparison
+
+        typer.echo(f"wrote {write_comparison(comparison, runs, html)}", err=True)
+    if as_json:
+        typer.echo(json.dumps(comparison_as_json(comparison)))
+    else:
+        Console().print(comparison_table(comparison))
 
 
 @verbs.command(epilog="Example:  roadside sweep --example > sweep.toml; roadside sweep sweep.toml")

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from ...bus.errors import RunError
+from ..circumstances import circumstances
 from ..evidence import Evidence, read_evidence
 from ..intervals import share_95
 from ..log_of_run import LogOfRun
 from ..misses import misses_of
 from ..quality import qualities
 from ..report import summary_of
-from ..run import Manifest, RunDirectory
+from ..run import RunDirectory
 from ..tables import sentences, warnings
 from . import sections
 from .worst import worst_tasks
+
+_PACKAGE = __name__.rpartition(".")[0]
 
 
 def write_report(run: RunDirectory, path: Path) -> Path:
@@ -67,14 +70,14 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> Path:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
-        loader=PackageLoader(__package__, "."),
+        loader=PackageLoader(_PACKAGE, "."),
         # Answers, names and a log's words are whatever somebody sent.
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = resources.files(__package__).joinpath("style.css").read_text()
+    style = resources.files(_PACKAGE).joinpath("style.css").read_text()
     text = environment.get_template(template).render(**values, style=style)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -86,29 +89,6 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> Path:
             f"cannot write {path} ({error.strerror}): give a file in a folder that can be written"
         ) from error
     return path
-
-
-def circumstances(manifest: Manifest, summary: Mapping[str, Any]) -> dict[str, str]:
-    """What one must know to compare the run's figures with others', in words."""
-    machine, configuration = manifest.machine, manifest.configuration
-    settings = {name: value for name, value in configuration.items() if value not in (None, False)}
-    ended = f"{manifest.ended_at:%Y-%m-%d %H:%M:%S} UTC" if manifest.ended_at else "not finished"
-    return {
-        "Machine": f"{machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 1e9:.0f} GB, {machine.platform}",
-        "When": f"{manifest.started_at:%Y-%m-%d %H:%M:%S} UTC to {ended}",
-        "Policy": str(configuration.get("policy") or "not recorded"),
-        "Link between vehicles and broker": str(
-            configuration.get("link") or "unshaped (as the machines are connected)"
-        ),
-        "Seed": str(manifest.seed),
-        "Broker": manifest.broker,
-        "Energy": f"{summary['energy_j']['method']} (see the section on energy)",
-        "Models": ", ".join(f"{name} {digest[:12]}" for name, digest in manifest.models.items()) or "not recorded",
-        "Versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
-        "Commit": manifest.commit or "not a checkout",
-        "Command": " ".join(manifest.argv),
-        "Settings": ", ".join(f"{name} = {value}" for name, value in settings.items()),
-    }
 
 
 def not_recorded(evidence: Evidence, without_baseline: str) -> list[str]:
