@@ -13,6 +13,7 @@ torn apart: the longest time from the cut, or from the question if that came lat
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import tempfile
@@ -46,12 +47,17 @@ ProgressBar = Callable[[str, int | None], AbstractContextManager[Callable[[int],
 
 @dataclass(frozen=True, slots=True)
 class FaultOptions:
-    """The flags of `roadside bench faults`. fault: only this one. keep: a folder for the run with all its histories."""
+    """The flags of `roadside bench faults`.
+
+    fault: only this one. keep: a folder for the run with all its histories. at_most_s: no seed is begun later than so
+    many seconds after the first.
+    """
 
     seeds: int = 23
     first_seed: int = 0
     fault: str | None = None
     keep: Path | None = None
+    at_most_s: float = math.inf
 
 
 def measure_faults(
@@ -74,7 +80,7 @@ def measure_faults(
         "bench": "faults",
         "machine": msgspec.to_builtins(this_machine()),
         "settings": {
-            "seeds": options.seeds,
+            "seeds": len(rows),
             "first_seed": options.first_seed,
             "fault": options.fault,
             "context_ttl_s": CONTEXT_TTL_S,
@@ -95,8 +101,11 @@ async def _measure(
     rows: list[dict[str, Any]] = []
     async with FaultFleet(path) as fleet:
         has_small_disk = fleet.disk is not None and fleet.disk.is_there
+        give_up_s = time.monotonic() + options.at_most_s
         faults = tuple(name for name in FAULTS if has_small_disk or name != _NEEDS_DISK)
         for seed in range(options.first_seed, options.first_seed + options.seeds):
+            if time.monotonic() > give_up_s:
+                break
             fault = options.fault or fault_of(seed, faults)
             if fault not in faults:
                 raise ConfigurationError(f"{fault} needs a small file system: run as somebody who may mount a tmpfs")
@@ -120,7 +129,7 @@ async def _one_seed(fleet: FaultFleet, seed: int, fault: str) -> tuple[dict[str,
     scene.recovers = lambda event: is_answer_of_a_node(event) and _created_s(fleet, event) >= scene.broken_s
     fleet.note("seed.began", seed=seed, fault=fault)
     await FAULTS[fault](scene)
-    await fleet.all_back()
+    fleet.check()
     recovered = await fleet.until(scene.recovers, since_s=scene.mended_s, timeout_s=_RECOVERY_TIMEOUT_S)
     await asyncio.sleep(_SETTLING_S)
     until_s = time.monotonic()

@@ -202,7 +202,7 @@ class FaultFleet:
         self.note("process.killed", target=name)
 
     def come_back(self, name: str, *, skew_s: float | None = None) -> None:
-        """Start a process again beside what else goes on; `all_back` waits for it."""
+        """Start a process again beside what else goes on; `back` waits for it."""
 
         async def start() -> None:
             await self.start(name, skew_s=skew_s)
@@ -215,11 +215,14 @@ class FaultFleet:
         await self._fleet.stop([name])
         self.note("process.killed", target=name)
 
-    async def all_back(self) -> None:
-        """Wait until what was killed serves again. FleetError where something died that nobody had killed."""
-        await asyncio.gather(*self._returning.values())
-        self._returning.clear()
-        self._fleet.check((RECORDER, *NODES, *VEHICLES))
+    async def back(self, *names: str) -> None:
+        """Wait until those of them that were killed serve again."""
+        await asyncio.gather(*(self._returning.pop(name) for name in names if name in self._returning))
+
+    def check(self) -> None:
+        """FleetError where something died that nobody had killed."""
+        running = {RECORDER, *NODES, *VEHICLES} - self._returning.keys()
+        self._fleet.check(sorted(running))
 
     async def kill_broker(self) -> None:
         os.kill(self.broker.pid, signal.SIGKILL)
@@ -229,7 +232,7 @@ class FaultFleet:
 
     async def finish(self) -> None:
         """End everything in good order, vehicles first, so that the ledger hears it all."""
-        await self.all_back()
+        await self.back(*self._returning)
         for names in (VEHICLES, NODES, (RECORDER,)):
             await self._fleet.stop(names)
         self.look()

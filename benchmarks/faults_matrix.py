@@ -54,6 +54,7 @@ class Scene:
 
     async def at(self, process: str, step: str) -> None:
         """Wait for a step of somebody's; go on without it where it does not come."""
+        await self.fleet.back(process)
         now_s = time.monotonic()
         event = await self.fleet.until(
             lambda each: each.process == process and each.name == step, since_s=now_s, timeout_s=_STEP_TIMEOUT_S
@@ -62,6 +63,7 @@ class Scene:
 
     async def still_at(self, process: str, step: str) -> bool:
         """Have a process stand still at a step, exactly there."""
+        await self.fleet.back(process)
         stands = await self.fleet.stand_still_at(process, step, timeout_s=_STEP_TIMEOUT_S)
         if not stands:
             self.fleet.stop(process)
@@ -91,6 +93,7 @@ async def _broker_restarted(scene: Scene) -> None:
 
 async def _edge_killed(scene: Scene) -> None:
     edge = scene.draw.choice(EDGES)
+    await scene.fleet.back(*EDGES)  # one has to go on
     # Uploaded and not asked yet; in the middle of an answer; before and after its ACK.
     await scene.still_at(edge, scene.draw.choice(("context.sent", "token.wanted", *_AT_EDGE)))
     await scene.fleet.kill(edge)
@@ -211,10 +214,11 @@ async def _clock_skew(scene: Scene) -> None:
     """From here on: the process keeps its wrong clock, so that later faults meet it as well."""
     name = scene.draw.choice((*VEHICLES, *NODES))
     skew_s = scene.draw.choice(_SKEWS_S)
+    await scene.fleet.back(name, *EDGES)
     scene.breaks(name, f"wall clock {skew_s:+.0f} s")
     await scene.fleet.end(name)
     scene.fleet.come_back(name, skew_s=skew_s)
-    await scene.fleet.all_back()
+    await scene.fleet.back(name)
     scene.mends()
     await asyncio.sleep(0.5)
 
@@ -253,7 +257,7 @@ async def _vehicle_killed(scene: Scene) -> None:
     await scene.still_at(vehicle, scene.draw.choice((*_PLACING, "task.ended")))
     await scene.fleet.kill(vehicle)
     scene.fleet.come_back(vehicle)
-    await scene.fleet.all_back()
+    await scene.fleet.back(vehicle)
     scene.mends()
     scene.recovers = _answered_vehicle(scene)
 
@@ -286,6 +290,7 @@ async def _past_deadline(scene: Scene) -> None:
 async def _two_answers(scene: Scene) -> None:
     """What an edge says is held back until its tasks were asked of the other as well; then both answer."""
     edge = scene.draw.choice(EDGES)
+    await scene.fleet.back(*EDGES)
     await scene.at(edge, "task.admitted")
     scene.breaks(edge)
     scene.fleet.links[edge].hold("uplink")

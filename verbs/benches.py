@@ -211,6 +211,9 @@ def bench_faults(
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the run with all its histories in this new folder.")
     ] = None,
+    at_most: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Begin no seed later than this after the first.")
+    ] = float("inf"),
     as_json: Json = False,
 ) -> None:
     """Kill, cut, freeze, poison and overload a real fleet, and check the contract of every task; six seconds a seed.
@@ -219,8 +222,12 @@ def bench_faults(
     """
     _end_as_by_ctrl_c()
     from ..benchmarks.faults import FaultOptions, measure_faults, violations_in
+    from ..bus.process import configure_logging
 
-    options = FaultOptions(seeds=seeds, first_seed=first_seed, fault=fault, keep=keep)
+    # What breaks is broken on purpose.
+    configure_logging("bench", level="error")
+
+    options = FaultOptions(seeds=seeds, first_seed=first_seed, fault=fault, keep=keep, at_most_s=at_most)
     result = measure_faults(options, progress_bar, lambda line: typer.echo(line, err=True))
     if as_json:
         print_bench(result, as_json)
