@@ -50,5 +50,7 @@ def set_rows(table: ui.table, rows: list[dict[str, Any]]) -> None:
         table.rows = rows
 
 
-def column(name: str, label: str, *, align: str = "left") -> dict[str, Any]:
-    return {"name": name, "label": label, "field": name, "align": align}
+def column(name: str, label: str, *, align: str = "left", wraps: bool = False) -> dict[str, Any]:
+    """A table's column; one that wraps has text, the others figures and names, cut off where they are long."""
+    cells = "words" if wraps else "one-line"
+    return {"name": name, "label": label, "field": name, "align": align, "classes": cells}

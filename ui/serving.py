@@ -34,8 +34,9 @@ DEFAULT_PORT = 8088
 
 # How long browsers may take to hear of the end.
 _GOODBYE_S = 1
-# A page that was away for longer is loaded anew; until then what it missed is kept for it.
-_RECONNECT_S = 10.0
+# A page that was away for longer is loaded anew; until then what it missed is kept for it. A third of it is how late
+# a browser on a busy machine may answer.
+_RECONNECT_S = 30.0
 _KEPT_MESSAGES = 100
 # The page's own scripts, styles and pictures, nothing from anywhere else; Vue compiles templates in the browser.
 _CONTENT_POLICY = (

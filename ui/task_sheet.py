@@ -44,7 +44,7 @@ _CANDIDATE_COLUMNS = [
     column("energy", "expected energy", align="right"),
     column("quality", "expected right", align="right"),
     column("score", "score", align="right"),
-    column("masked", "not allowed because"),
+    column("masked", "not allowed because", wraps=True),
 ]
 
 

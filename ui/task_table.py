@@ -19,12 +19,12 @@ _COLUMNS = [
     column("time", "ended"),
     column("vehicle", "vehicle"),
     column("kind", "kind"),
-    column("ending", "how it ended"),
+    column("ending", "how it ended", wraps=True),
     column("who", "answered by"),
     column("took", "took", align="right"),
     column("deadline", "deadline", align="right"),
-    column("answer", "answer"),
-    column("judged", "the log says"),
+    column("answer", "answer", wraps=True),
+    column("judged", "the log says", wraps=True),
 ]
 
 

@@ -15,7 +15,7 @@ from ..bus.plain_text import plain_text
 from .elements import Bar, box, text
 from .fleet_view import FleetView, VehicleView
 from .task_traces import TaskTrace
-from .wording import ENDINGS, GREY, NOTHING, PLACE_NAMES, age, duration, ending_colour, judgement, quoted
+from .wording import ENDINGS, GREY, PLACE_NAMES, age, duration, ending_colour, judgement, quoted
 
 CARDS = 12
 PICTURES_PATH = "/pictures"
@@ -163,7 +163,7 @@ def _first_answer(trace: TaskTrace) -> str:
     outcome = trace.outcome
     if not provisional or outcome is None:
         return ""
-    at = f"{outcome.first_answer_ms:,.0f} ms" if outcome.first_answer_ms < outcome.latency_ms else NOTHING
+    at = f" after {outcome.first_answer_ms:,.0f} ms" if outcome.first_answer_ms < outcome.latency_ms else ""
     if provisional[0].text == outcome.text:
-        return f"first said after {at}, and confirmed"
-    return f"first, after {at}: {quoted(provisional[0].text)}"
+        return f"first said{at}, and confirmed"
+    return f"said first{at}: {quoted(provisional[0].text)}"
