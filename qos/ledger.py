@@ -14,6 +14,7 @@ of bus/messages.py.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -285,6 +286,19 @@ class Ledger:
     def nodes(self) -> list[NodeRecord]:
         """One row per node or vehicle that was ever alive: vehicles, edges, clouds."""
         return [NodeRecord(**dict(row)) for row in self._rows(_NODES)]
+
+    def counters(self) -> Counter[str]:
+        """What nodes and vehicles counted, by the counters' names: the last that was heard of each of their lives."""
+        totals: Counter[str] = Counter()
+        last: dict[str, tuple[float, str]] = {}
+        for row in self._rows("SELECT node, uptime_s, counters FROM node_states WHERE alive ORDER BY id"):
+            before = last.get(row["node"])
+            if before is not None and row["uptime_s"] < before[0]:
+                totals.update(msgspec.json.decode(before[1], type=dict[str, int]))
+            last[row["node"]] = row["uptime_s"], row["counters"]
+        for _, counters in last.values():
+            totals.update(msgspec.json.decode(counters, type=dict[str, int]))
+        return totals
 
     def refusals(self) -> dict[str, int]:
         """How often nodes rejected an attempt, by reason, the most frequent first."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from .run_record import RunRecord, read_run
 
 # States in which the driver sees or hears an answer.
 VISIBLE: frozenset[TaskState] = frozenset(("result", "fallback"))
+_OVERLOAD_COUNTERS = ("displaced", "expired_in_queue", "expired_work_ms", "late_answers", "frames_dropped")
 
 
 def summarise(run: RunDirectory) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def summary_of(record: RunRecord) -> dict[str, Any]:
         "qos": qos(answers),
         "placements": placements(outcomes),
         "context": context(outcomes),
+        "overload": overload(record.refusals, record.counters),
         "damage": list(record.damage),
     }
 
@@ -166,6 +168,24 @@ def context(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         "resent_positions": sum(use.resent_positions for use in uses),
         "ended_alone": sum(use.ended_alone for use in uses),
     }
+
+
+def overload(refusals: Mapping[str, int], counters: Mapping[str, int]) -> dict[str, int]:
+    """What a fleet did about more than it could: attempts that nodes refused, those they had taken before among them
+    ("displaced"), what expired before it began, milliseconds of computing on answers that were not ready in time,
+    answers to tasks that had ended, and messages and pictures that found no room.
+    """
+    return {
+        "refused": sum(refusals.values()),
+        **{name: counters.get(name, 0) for name in _OVERLOAD_COUNTERS},
+        "messages_dropped": _total(counters, "dropped."),
+        "messages_overflowed": _total(counters, "overflow."),
+        "messages_unsent": _total(counters, "unsent."),
+    }
+
+
+def _total(counters: Mapping[str, int], prefix: str) -> int:
+    return sum(count for name, count in counters.items() if name.startswith(prefix))
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .journal import JournalEntry, salvage_journal
@@ -16,6 +17,7 @@ from .run import Manifest, RunDirectory
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """tasks: what the vehicles' journals hold. refusals: how often nodes rejected an attempt, by reason.
+    counters: what nodes and vehicles counted, added up.
     read_at_s: when this was read, Unix seconds, for a run that still goes on.
     damage: what could not be read of the run's files, a line each."""
 
@@ -27,6 +29,7 @@ class RunRecord:
     refusals: dict[str, int]
     read_at_s: float
     damage: tuple[str, ...] = ()
+    counters: Counter[str] = field(default_factory=Counter)
 
     @property
     def goes_on(self) -> bool:
@@ -58,10 +61,12 @@ def read_run(run: RunDirectory) -> RunRecord:
     outcomes: list[RecordedOutcome] = []
     nodes: list[NodeRecord] = []
     refusals: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     damage: list[str] = []
     with salvaged_ledger(run, damage) as ledger:
         if ledger is not None:
             outcomes, nodes, refusals = ledger.outcomes(), ledger.nodes(), ledger.refusals()
+            counters = ledger.counters()
     tasks: list[JournalEntry] = []
     for path in run.journal_paths():
         entries, missing = salvage_journal(path)
@@ -76,4 +81,5 @@ def read_run(run: RunDirectory) -> RunRecord:
         refusals=refusals,
         read_at_s=time.time(),
         damage=tuple(damage),
+        counters=counters,
     )

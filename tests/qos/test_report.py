@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from roadside.bus.messages import ContextUse, Outcome, TaskState, Truth
+from roadside.bus.messages import ContextUse, NodeState, Outcome, TaskState, Truth
 from roadside.qos import report
 from roadside.qos.journal import Journal, JournalEntry
 from roadside.qos.ledger import RecordedOutcome
@@ -257,6 +257,10 @@ _KEYS = {
     "context": {
         "bytes_up", "payload_bytes_up", "positions", "hidden_size", "cloud_requests", "tokens", "cloud_token_share",
     },
+    "overload": {
+        "refused", "displaced", "expired_in_queue", "expired_work_ms", "late_answers", "frames_dropped",
+        "messages_dropped", "messages_overflowed", "messages_unsent",
+    },
     "damage": None,
 }  # fmt: skip
 
@@ -277,6 +281,26 @@ def test_all_keys_are_there_even_of_an_empty_run(run: RunDirectory, tasks: int, 
             assert summary[key].keys() >= inner
     assert summary["run"] == str(run.path)
     assert summary["broker"] == "amqtt"
+
+
+def test_counters_are_those_of_every_life_of_every_process(
+    run: RunDirectory, a_state: Callable[..., NodeState]
+) -> None:
+    with LedgerWriter(run) as writer:
+        for node, uptime_s, counters in (
+            ("edge-1", 10.0, {"expired_work_ms": 30, "overflow.task": 2}),
+            ("edge-1", 20.0, {"expired_work_ms": 40, "overflow.task": 2}),
+            ("edge-2", 20.0, {"expired_work_ms": 100}),
+            ("edge-1", 1.0, {"expired_work_ms": 5}),
+            ("vehicle-1", 5.0, {"frames_dropped": 7, "dropped.node-state": 3, "unsent.task": 1}),
+        ):
+            writer.add(a_state(node=node, uptime_s=uptime_s, counters=counters), {}, 1.0)
+        writer.add(NodeState(node="edge-2", role="edge", alive=False), {}, 2.0)
+    run.finish()
+    found = report.summarise(run)["overload"]
+    assert found["expired_work_ms"] == 40 + 100 + 5
+    assert (found["messages_overflowed"], found["messages_dropped"], found["messages_unsent"]) == (2, 3, 1)
+    assert (found["frames_dropped"], found["displaced"]) == (7, 0)
 
 
 def test_duration_is_that_of_the_run(run: RunDirectory) -> None:
