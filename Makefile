@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-oracle lint docs reference bench clean
+.PHONY: install demo test test-slow test-oracle lint docs reference bench soak soak-quick clean
 
 install: $(INSTALLED)
 
@@ -37,7 +37,7 @@ lint: $(INSTALLED)
 
 # These pages as HTML, in docs/_build/html; a warning is an error.
 docs: reference
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -E -W --keep-going -q -b html docs docs/_build/html
 
 # The pages of docs/ that are made of the program itself.
 reference: $(INSTALLED)
@@ -45,6 +45,14 @@ reference: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/roadside bench footprint
+
+# Steady load with a fault every minute.
+MINUTES ?= 60
+soak: $(INSTALLED)
+	$(BIN)/roadside bench soak --minutes $(MINUTES)
+
+soak-quick: $(INSTALLED)
+	$(BIN)/pytest -s -m slow tests/benchmarks/test_soak.py
 
 clean:
 	rm -rf $(VENV) .import build dist docs/_build *.egg-info
