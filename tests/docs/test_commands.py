@@ -39,32 +39,24 @@ class Rule:
     why: str = ""
 
 
-RULES = (
-    Rule(r"\.\.\.(?!$)|\b(URL|ID|DIR|RUN|FILE|NAME|LOG|PLACE|RAGDRIVER|LEARNER)\b", "read", "a placeholder"),
-    Rule(
-        r"rtsp://|/dev/video|--url|--device cuda|10\.0\.0\.|--broker mqtts?:",
-        "read",
-        "another machine, a camera, a GPU",
-    ),
-    Rule(
-        r"HuggingFaceTB|my-model|my-policy|my\.npz|--environment fleet", "read", "a hub, or what takes minutes to make"
-    ),
-    Rule(
-        r"^roadside (secure|broker --tls)|--tls |--secure", "read", "tests/security and tests/docs/test_containers.py"
-    ),
-    Rule(r"^roadside (--help|topics|check|report|sweep --example|log (info|show))", "quick"),
-    Rule(r"^roadside demo --policy random --duration 20 --run first$", "quick"),
-    Rule(r"^roadside (top|watch)", "stays"),
-    Rule(r"^roadside (broker|edge|cloud|record|learner|vehicle|ui)", "read", "tests of the processes and the demo"),
-    Rule(r"^roadside demo .*--ui|^roadside (log|qos) export", "read", "tests/ui, tests of the exports"),
-    Rule(
-        r"^roadside bench (policy|perllm|rivals|calibrate|capacity|collab|faults|overload|ui|soak)", "read", "minutes"
-    ),
-    Rule(r"^roadside (train|fine-tune|sweep|evaluate)", "read", "minutes; each has tests of its own"),
-    Rule(r"^roadside (demo|ask|fleet|link|log make|bench)", "slow"),
+# fmt: off
+_ROWS: tuple[tuple[str, How, str], ...] = (
+    (r"\.\.\.(?!$)|\b(URL|ID|DIR|RUN2?|FILE|NAME|LOG|PLACE|RAGDRIVER|LEARNER)\b", "read", "a placeholder"),
+    (r"rtsp://|/dev/video|--url|--device cuda|10\.0\.0\.|--broker mqtts?:", "read", "another machine, a camera, a GPU"),
+    (r"HuggingFaceTB|my-model|my-policy|my\.npz|--environment fleet", "read", "a hub, or what takes minutes to make"),
+    (r"^roadside (secure|broker --tls)|--tls |--secure", "read", "tests/security, tests/docs/test_containers.py"),
+    (r"^roadside (--help|topics|check|report|sweep --example|log (info|show))", "quick", ""),
+    (r"^roadside demo --policy random --duration 20 --run first$", "quick", ""),
+    (r"^roadside (top|watch)", "stays", ""),
+    (r"^roadside (broker|edge|cloud|record|learner|vehicle|ui|link)", "read", "tests of the processes and the demo"),
+    (r"^roadside demo .*--ui|^roadside (log export|replay)", "read", "tests of live page, exports and replays"),
+    (r"^roadside bench (?!bus)|^roadside (train|fine-tune|sweep|evaluate)", "read", "minutes; they have tests"),
+    (r"^roadside (demo|ask|fleet|log make|bench)", "slow", ""),
 )
+# fmt: on
+RULES = tuple(Rule(*row) for row in _ROWS)
 # A drive that shows that a command works need not be long.
-SHORTER = ((r"--duration \d+", "--duration 2"), (r"runs/\.\.\.", "first"), (r"--count \d+", "--count 1"))
+SHORTER = ((r"--duration \d+", "--duration 2"), (r"runs/\S+", "first"), (r"--count \d+", "--count 1"))
 
 # Programs that are not ours; what follows them is not looked at, except below.
 FOREIGN = frozenset({"docker", "podman", "export", ".", "jq", "sudo", "cp", "chmod", "ssh", "scp", "mosquitto", "kill"})
