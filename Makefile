@@ -34,6 +34,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
+	$(BIN)/python -P .ci/audit.py
 
 # These pages as HTML, in docs/_build/html; a warning is an error.
 docs: reference
