@@ -7,19 +7,16 @@ encoded here.
 from __future__ import annotations
 
 import asyncio
-import io
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from PIL import Image
-
+from ..bus.errors import MessageRefused
 from ..datasets.jpeg import encode_jpeg, fit_within
+from ..models.images import open_image
 
 LONGEST_SIDE_PX = 480
 _QUALITY = 80
 _BUDGET_BYTES = 64 * 1024 * 1024
-# Twice a 4K camera's. A JPEG of some kilobytes may claim a thousand times as many.
-_LARGEST_PIXELS = 2 * 3840 * 2160
 
 
 @dataclass(slots=True)
@@ -88,14 +85,8 @@ class Pictures:
 
 
 def thumbnail(jpeg: bytes) -> bytes:
-    """A small JPEG of the picture; empty where it cannot be read or is larger than any camera's. Takes milliseconds."""
+    """A small JPEG of the picture; empty where it cannot be read or is larger than any vehicle's. Takes milliseconds."""
     try:
-        with Image.open(io.BytesIO(jpeg), formats=("JPEG", "PNG")) as picture:
-            if picture.width * picture.height > _LARGEST_PIXELS:
-                return b""
-            # A JPEG is decoded at a fraction of its size, which is most of the work saved.
-            picture.draft("RGB", (LONGEST_SIDE_PX, LONGEST_SIDE_PX))
-            return encode_jpeg(fit_within(picture.convert("RGB"), LONGEST_SIDE_PX), _QUALITY)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        # What Pillow raises for files that are cut short, or that were made to break it.
+        return encode_jpeg(fit_within(open_image(jpeg), LONGEST_SIDE_PX), _QUALITY)
+    except MessageRefused:
         return b""
