@@ -24,8 +24,6 @@ from .signals import ACCELERATION_MPS2, SPEED_KMH, YAW_RATE_DEG_S
 DOMINANT_SHARE = 0.85
 
 VEHICLES = ("car", "truck", "bus", "van")
-# What is said of a vehicle: its kind, or no more than that it is one, where the picture does not show which.
-TOLD_VEHICLES = (*VEHICLES, "vehicle")
 SIDES = ("left", "right")
 # What "it is ..." of a scene: the time of day, or the weather of a day.
 CONDITIONS = ("day", "dusk", "night", "raining", "foggy")
@@ -209,8 +207,7 @@ def words() -> list[str]:
     texts += CONNECTIVES
     texts += [f"it is {conditions} ." for conditions in CONDITIONS]
     texts += [
-        ExtraFact(fact, vehicle, side).sentence()
-        for fact, vehicle, side in itertools.product(EXTRA_FACTS, TOLD_VEHICLES, SIDES)
+        ExtraFact(fact, vehicle, side).sentence() for fact in EXTRA_FACTS for vehicle in VEHICLES for side in SIDES
     ]
     texts += ["speed accel course ?"]
     texts += [str(speed) for speed in range(MAX_SPEED_MPS + 1)]
@@ -284,7 +281,7 @@ def _action_of_clause() -> dict[str, str]:
 def _justification_of_clause() -> dict[str, tuple[str | None, str | None, str | None]]:
     clauses: dict[str, tuple[str | None, str | None, str | None]] = {}
     for justification, phrasings in JUSTIFICATIONS.items():
-        for phrasing, vehicle, side in itertools.product(phrasings, TOLD_VEHICLES, SIDES):
+        for phrasing, vehicle, side in itertools.product(phrasings, VEHICLES, SIDES):
             slots = (vehicle if "{vehicle}" in phrasing else None, side if "{side}" in phrasing else None)
             clauses[phrasing.format(vehicle=vehicle, side=side)] = (justification, *slots)
     return clauses

@@ -18,7 +18,7 @@ from ..bus.kinds import TaskKind
 from .boxes import ObjectBox
 from .jpeg import encode_jpeg
 from .moments import AGE_S, Draw, Moment, hidden_moment, moment_in_time, moment_of_a_pair
-from .phrases import ACTIONS, COMBINATIONS, JUSTIFICATIONS, SIDES, TOLD_VEHICLES, ExtraFact, SceneFacts, sentence
+from .phrases import ACTIONS, COMBINATIONS, JUSTIFICATIONS, SIDES, VEHICLES, ExtraFact, SceneFacts, sentence
 from .receiver import readings_of
 from .renderer import Frame, Renderer
 from .scene import Drive, Stretch
@@ -46,9 +46,6 @@ _SPOKEN_OF = {
 # Smaller than this nobody would mention it, and a model could not see it.
 _MENTIONED_VEHICLE_PX = 13
 _MENTIONED_PERSON_PX = 26
-# Smaller than this a truck, a bus and a van look alike, and in fog they do so from nearer by.
-_KIND_SEEN_PX = 20
-_KIND_SEEN_IN_FOG_PX = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class Labels:
     """A sample's classes as indices, for auxiliary training; in `vehicle` and `side` 0 means none.
 
     combination: into COMBINATIONS; action: into list(ACTIONS); justification: into list(JUSTIFICATIONS); vehicle and
-    side: 1 + into TOLD_VEHICLES and SIDES. boxes: what is seen in the picture, names out of renderer.OBJECT_NAMES.
+    side: 1 + into VEHICLES and SIDES. boxes: what is seen in the picture, names out of renderer.OBJECT_NAMES.
     """
 
     combination: int
@@ -149,37 +146,23 @@ def make_samples(
 
 def facts_of(drive: Drive, stretch: Stretch, boxes: tuple[ObjectBox, ...]) -> SceneFacts:
     """What is true of a moment: its stretch, and the most striking thing in sight that is not the reason."""
-    kind_seen_px = _KIND_SEEN_IN_FOG_PX if drive.conditions == "foggy" else _KIND_SEEN_PX
     return SceneFacts(
         action=stretch.action,
         justification=stretch.justification,
-        vehicle=_told_vehicle(stretch, boxes, kind_seen_px),
+        vehicle=stretch.vehicle,
         side=stretch.side,
         conditions=drive.conditions,
-        extra=_extra_fact(stretch, boxes, kind_seen_px),
+        extra=_extra_fact(stretch, boxes),
     )
 
 
-def _told_vehicle(stretch: Stretch, boxes: tuple[ObjectBox, ...], kind_seen_px: float) -> str | None:
-    """The reason's vehicle: its kind, or just "vehicle" where it is too far away or has left the picture."""
-    if stretch.vehicle is None:
-        return None
-    roles = _SPOKEN_OF[stretch.justification]
-    seen = (box for box in boxes if stretch.vehicle in box.names and any(role in box.names for role in roles))
-    return _told_kind(stretch.vehicle, max((box.height_px for box in seen), default=0.0), kind_seen_px)
-
-
-def _told_kind(kind: str, height_px: float, kind_seen_px: float) -> str:
-    return kind if height_px >= kind_seen_px else TOLD_VEHICLES[-1]
-
-
-def _extra_fact(stretch: Stretch, boxes: tuple[ObjectBox, ...], kind_seen_px: float) -> ExtraFact:
+def _extra_fact(stretch: Stretch, boxes: tuple[ObjectBox, ...]) -> ExtraFact:
     """The nearest other road user: one rule, so that the same picture always has the same right answer."""
     for role, fact in (("lead", "ahead"), ("beside", "beside"), ("oncoming", "oncoming"), ("parked", "parked")):
         seen = [box for box in boxes if role in box.names and box.height_px >= _MENTIONED_VEHICLE_PX]
         if seen and role not in _SPOKEN_OF.get(stretch.justification, ()):
             largest = max(seen, key=lambda box: box.height_px)
-            return ExtraFact(fact, _told_kind(largest.names[1], largest.height_px, kind_seen_px), largest.side)
+            return ExtraFact(fact, largest.names[1], largest.side)
     persons = [box for box in boxes if "bystander" in box.names and box.height_px >= _MENTIONED_PERSON_PX]
     if persons:
         return ExtraFact("bystander", side=max(persons, key=lambda box: box.height_px).side)
@@ -191,7 +174,7 @@ def _labels_of(facts: SceneFacts, boxes: tuple[ObjectBox, ...]) -> Labels:
         combination=COMBINATIONS.index((facts.action, facts.justification)),
         action=list(ACTIONS).index(facts.action),
         justification=list(JUSTIFICATIONS).index(facts.justification),
-        vehicle=1 + TOLD_VEHICLES.index(facts.vehicle) if facts.vehicle else 0,
+        vehicle=1 + VEHICLES.index(facts.vehicle) if facts.vehicle else 0,
         side=1 + SIDES.index(facts.side) if facts.side else 0,
         boxes=boxes,
     )

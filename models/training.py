@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ..bus.errors import ConfigurationError
 from ..datasets.boxes import OBJECT_NAMES
 from ..datasets.moments import Draw
-from ..datasets.phrases import SIDES, TOLD_VEHICLES, words
+from ..datasets.phrases import SIDES, VEHICLES, words
 from ..datasets.samples import (
     TEST_FIRST_SEED,
     TEST_OBSCURED_FIRST_SEED,
@@ -232,7 +232,7 @@ class Training:
         """What each token counts where it is the right one: [vocabulary]."""
         weights = torch.ones(vocabulary)
         tokenizer = self._processor.tokenizer
-        weights[tokenizer.convert_tokens_to_ids([*TOLD_VEHICLES, *SIDES])] = self.options.detail_weight
+        weights[tokenizer.convert_tokens_to_ids([*VEHICLES, *SIDES])] = self.options.detail_weight
         return weights
 
     def _save(self, folder: Path, held_out: Scenes) -> None:

@@ -24,7 +24,7 @@ from ..datasets.phrases import (
     EXTRA_FACTS,
     JUSTIFICATIONS,
     SIDES,
-    TOLD_VEHICLES,
+    VEHICLES,
     SceneFacts,
     sentence,
     telemetry_text,
@@ -47,11 +47,11 @@ CLASS_SET_WEIGHTS = (1.0, 2.0, 2.0, 2.0, 0.5, 0.5, 0.5, 0.5)
 CLASS_SETS: tuple[tuple[str | None, ...], ...] = (
     tuple(ACTIONS),
     tuple(JUSTIFICATIONS),
-    (None, *TOLD_VEHICLES),
+    (None, *VEHICLES),
     (None, *SIDES),
     CONDITIONS,
     tuple(EXTRA_FACTS),
-    (None, *TOLD_VEHICLES),
+    (None, *VEHICLES),
     (None, *SIDES),
 )
 

@@ -45,7 +45,7 @@ class TrainingOptions:
     exit_learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warm_up_steps: int = 60
-    detail_weight: float = 3.0
+    detail_weight: float = 2.0
     auxiliary_weight: float = 0.3
     exit_layers: tuple[int, ...] = (1, 2)
     exit_agreement: float = 0.99

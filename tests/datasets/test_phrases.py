@@ -26,11 +26,11 @@ from roadside.datasets.signals import ACCELERATION_MPS2, SPEED_KMH, YAW_RATE_DEG
 def scene_facts(draw: st.DrawFn) -> SceneFacts:
     action, justification = draw(st.sampled_from(COMBINATIONS))
     slots = "".join(phrases.JUSTIFICATIONS[justification])
-    vehicle = draw(st.sampled_from(phrases.TOLD_VEHICLES))
+    vehicle = draw(st.sampled_from(phrases.VEHICLES))
     side = draw(st.sampled_from(phrases.SIDES))
     extra = ExtraFact(
         draw(st.sampled_from(list(phrases.EXTRA_FACTS))),
-        draw(st.sampled_from(phrases.TOLD_VEHICLES)),
+        draw(st.sampled_from(phrases.VEHICLES)),
         draw(st.sampled_from(phrases.SIDES)),
     )
     return SceneFacts(
