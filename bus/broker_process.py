@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import mosquitto_configuration
-from .parent import end_with_parent
+from .parent import end_with_parent, ends_with_this_process
 
 _TERMINATE_TIMEOUT_S = 2.0
 _SESSION_EXPIRY_S = 3600
@@ -47,7 +47,10 @@ async def _keep_mosquitto(settings: dict[str, Any], parent_gone: asyncio.Event) 
     configuration = Path(settings["directory"]) / "mosquitto.conf"
     configuration.write_text(_mosquitto_configuration(settings))
     mosquitto = await asyncio.create_subprocess_exec(
-        settings["executable"], "-c", str(configuration), stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr
+        *(settings["executable"], "-c", str(configuration)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=sys.stderr,
+        preexec_fn=ends_with_this_process(),
     )
     print(mosquitto.pid, flush=True)
     ended = asyncio.create_task(mosquitto.wait())

@@ -189,3 +189,15 @@ async def test_it_ends_although_it_hangs(broker_kind: BrokerKind, monkeypatch):
         await broker.stop()
     finally:
         await until_gone(broker.pid)
+
+
+@pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a child with its parent")
+@pytest.mark.skipif(os.geteuid() == 0, reason="started by root, mosquitto becomes another user, and Linux forgets it")
+async def test_mosquitto_ends_when_its_guard_is_killed():
+    broker = Broker(prefer="mosquitto")
+    await broker.start()
+    assert broker._guard is not None
+    broker._guard.kill()
+    await until_gone(broker.pid)
+    await broker.stop()

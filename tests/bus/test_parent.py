@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 pytestmark = pytest.mark.timeout(60)
@@ -57,3 +58,24 @@ async def test_who_does_not_end_is_ended(then: str):
 async def test_a_process_that_ends_by_itself_does_not_wait_for_its_parent():
     child = await start("pass")
     assert await child.wait() == 0
+
+
+FOREIGN_CHILD = """
+import subprocess, sys, time
+from roadside.bus.parent import ends_with_this_process
+child = subprocess.Popen(["sleep", "600"], preexec_fn=ends_with_this_process())
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a child with its parent")
+def test_a_child_that_reads_no_pipe_ends_with_a_killed_parent():
+    parent = subprocess.Popen([sys.executable, "-P", "-c", FOREIGN_CHILD], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert child.is_running()
+    parent.kill()
+    parent.wait()
+    psutil.wait_procs([child], timeout=15.0)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
