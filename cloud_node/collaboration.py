@@ -286,6 +286,8 @@ class ContextServer:
     # What is said to edges
 
     def _tell(self, edge: str, request: InferRequest, settled: Settled) -> None:
+        if not isinstance(settled, Verdict):
+            self._history.note("token.unsaid", edge=edge, session=request.session, up_to=request.up_to)
         match settled:
             case Verdict():
                 self._reply(edge, request, settled)

@@ -14,7 +14,7 @@ from .violations import Violation, stopped_s
 _EXPIRY_SHARE = 0.25
 _LATE_S = 1.0
 
-_USES = frozenset(("context.opened", "context.stored", "token.asked", "token.said"))
+_USES = frozenset(("context.opened", "context.stored", "token.asked", "token.said", "token.unsaid"))
 
 
 @dataclass(slots=True)

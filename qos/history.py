@@ -28,6 +28,7 @@
     token.asked          edge, session, rollback, up_to
     token.said           edge, session, rollback, up_to, tokens, generating; ran_on: for each token, a digest of the
                          sequence that it was computed on
+    token.unsaid         edge, session, up_to: missing, too late, or no more of interest
     context.freed        edge, session, why
   of whoever injects faults
     process.killed, process.stopped, process.continued     target
