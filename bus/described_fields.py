@@ -28,10 +28,8 @@ _UNITS = {
     "_px": "pixels",
     "_power_w": "W",
     "energy_j": "J",
-    "_prompt_token": "J per token",
-    "_completion_token": "J per token",
-    "_prompt_tokens": "per million tokens",
-    "_completion_tokens": "per million tokens",
+    "_prompt_token": "J",
+    "_completion_token": "J",
 }
 
 

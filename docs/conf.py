@@ -12,6 +12,8 @@ source_suffix = {".md": "markdown"}
 
 html_theme = "furo"
 html_title = "roadside"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False

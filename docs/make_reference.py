@@ -57,7 +57,7 @@ _CONFIGURATION_HEAD = f"""{_MADE}
 
 A process takes flags or a TOML file with these keys (`--config FILE`); flags and environment win over the file. In a
 fleet's file they stand in the table of the member, and those of `[defaults]` hold for every member that knows the key
-([running-a-fleet.md](running-a-fleet.md)). `roadside check FILE` finds what is wrong in either. Whatever is not named
+([running a fleet](running-a-fleet.md)). `roadside check FILE` finds what is wrong in either. Whatever is not named
 here is refused. Where the default is empty ("none" in the type), the key is left out.
 
     roadside check edge-1.toml
@@ -110,15 +110,13 @@ def configuration_page() -> str:
 
 
 def _topics_table() -> Iterator[str]:
-    yield "| topic | address | messages | QoS | retained | queue full | |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| topic | address | messages | QoS | queue full |"
+    yield "|---|---|---|---|---|"
     for topic in TOPICS:
         address = topic.pattern.replace(f"{{{topic.sender}}}", f"{{{topic.sender}: sender}}")
         bodies = ", ".join(_link(body.__name__) for body in topic.bodies)
-        yield (
-            f"| {topic.name} | `{address}` | {bodies} | {topic.qos} | {'yes' if topic.retained else ''} |"
-            f" {topic.overflow} | {topic.about} |"
-        )
+        qos = f"{topic.qos}, retained" if topic.retained else topic.qos
+        yield f"| **{topic.name}**: {topic.about} | `{address}` | {bodies} | {qos} | {topic.overflow} |"
 
 
 def _shown() -> dict[str, type[Struct]]:
@@ -140,13 +138,14 @@ def _messages() -> Iterator[str]:
 
 
 def _fields_table(first: str, fields: list[DescribedField] | tuple[DescribedField, ...]) -> Iterator[str]:
-    yield f"| {first} | type | default | unit | |"
-    yield "|---|---|---|---|---|"
+    yield f"| {first} | type | default | |"
+    yield "|---|---|---|---|"
     for field in fields:
         default = "required" if field.default is None else "" if field.default == "none" else f"`{field.default}`"
         name = "".join(takewhile(lambda letter: letter != "[", field.type.split(" ")[0]))
         kind = field.type.replace(name, _link(name), 1) if name in _shown() else field.type
-        yield f"| `{field.name}` | {_cell(kind)} | {default} | {field.unit} | {_cell(field.about)} |"
+        unit = f", in {field.unit}" if field.unit else ""
+        yield f"| `{field.name}` | {_cell(kind)}{unit} | {default} | {_cell(field.about)} |"
 
 
 def _link(name: str) -> str:
