@@ -13,6 +13,9 @@ from ..bus.transport import Bus
 from .fleet_view import SUBSCRIBED, FleetView
 
 PAGE_NAME = "page"
+# What the page logs, as its event, when it has ended, with how much it heard.
+CLOSED = "page closed"
+
 _RETRY_S = 1.0
 # Frames are large, and only the newest counts.
 _WAITING_LIMITS = {topics.FRAME: 64}

@@ -85,7 +85,7 @@ class Pictures:
 
 
 def thumbnail(jpeg: bytes) -> bytes:
-    """A small JPEG of the picture; empty where it cannot be read or is larger than any vehicle's. Takes milliseconds."""
+    """A small JPEG of the picture; empty where it cannot be read or is larger than a vehicle's. Takes milliseconds."""
     try:
         return encode_jpeg(fit_within(open_image(jpeg), LONGEST_SIDE_PX), _QUALITY)
     except MessageRefused:

@@ -26,7 +26,7 @@ from ..bus.errors import ConfigurationError
 from ..bus.process import READY
 from ..bus.topics import checked_name
 from .fleet_view import FleetView
-from .listening import PAGE_NAME, listen
+from .listening import CLOSED, PAGE_NAME, listen
 from .page import Page
 from .vehicle_cards import PICTURES_PATH
 
@@ -103,6 +103,7 @@ async def serve_page(options: PageOptions, view: FleetView, stop: asyncio.Event)
             for task in (hearing, stopping):
                 task.cancel()
             await asyncio.wait({hearing, stopping})
+            log.info(CLOSED, heard=view.heard, missed=view.missed)
 
 
 def url_of(listening: socket.socket) -> str:

@@ -36,6 +36,17 @@ def bench_bus(
     print_bench(measure_bus(quick=quick), as_json)
 
 
+@verbs.command("tls", epilog="Example:  roadside bench tls --json")
+def bench_tls(
+    quick: Annotated[bool, typer.Option("--quick", help="The same rows from fewer messages.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What mutual TLS and access rules cost: a secured mosquitto beside an open one, in the same run; a minute."""
+    from ..benchmarks.secured_bus import measure_secured_bus
+
+    print_bench(measure_secured_bus(quick=quick), as_json)
+
+
 @verbs.command("calibrate", epilog="Example:  roadside bench calibrate runs/20261121-101500-ab12 --json")
 def bench_calibrate(
     run: Annotated[Path | None, typer.Argument(help="A run's folder [default: a fresh demo run]")] = None,
@@ -241,6 +252,19 @@ def bench_faults(
         raise typer.Exit(1)
 
 
+@verbs.command("journal", epilog="Example:  roadside bench journal --folder . --json")
+def bench_journal(
+    folder: Annotated[
+        Path | None, typer.Option(help="On the disk that is meant [default: where temporary files go]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a vehicle's journal costs a task, as it is and with every write forced to the disk; some seconds."""
+    from ..benchmarks.journal import measure_journal
+
+    print_bench(measure_journal(folder=folder), as_json)
+
+
 @verbs.command("rivals", epilog="Example:  roadside bench rivals --json")
 def bench_rivals(as_json: Json = False) -> None:
     """How each rival policy does with each of the settings tried for it, on seeds kept for that; six minutes."""
@@ -263,6 +287,23 @@ def bench_soak(
     from ..benchmarks.soak import measure_soak
 
     print_bench(measure_soak(minutes=minutes, knee_tasks_per_s=knee), as_json)
+
+
+@verbs.command("ui", epilog="Example:  roadside bench ui --vehicles 100 --json")
+def bench_ui(
+    vehicles: Annotated[int, typer.Option(min=1, max=500, help="Of two tasks a second each.")] = 100,
+    quick: Annotated[bool, typer.Option("--quick", help="A minute, in which memory has not settled.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What the live page costs under a large fleet, and whether it or the browser grows; a quarter of an hour."""
+    from dataclasses import replace
+
+    from ..benchmarks.page import QUICK, PageSettings, measure_page
+
+    settings = replace(QUICK if quick else PageSettings(), vehicles=vehicles)
+    with progress_bar("watching", round(settings.settle_s + settings.watch_s)) as advance:
+        result = measure_page(settings, advance)
+    print_bench(result, as_json)
 
 
 def _end_as_by_ctrl_c() -> None:
