@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-oracle lint docs reference bench soak soak-quick clean
+.PHONY: install demo test test-slow test-oracle lint docs reference replay-reference bench faults-ci faults soak soak-quick clean
 
 install: $(INSTALLED)
 
@@ -43,6 +43,25 @@ docs: reference
 # The pages of docs/ that are made of the program itself.
 reference: $(INSTALLED)
 	$(BIN)/python -P docs/make_reference.py
+
+# The recording that the test of `roadside replay` compares with: after a change that is meant to change decisions or
+# answers. Look at what it differs in first: `roadside replay tests/replay/reference`.
+REFERENCE := tests/replay/reference
+replay-reference: $(INSTALLED)
+	rm -rf build/reference
+	$(BIN)/roadside demo --policy random --vehicles 1 --edges 1 --duration 14 --rate 0.8 --seed 3 --frame-interval 0 \
+		--record-messages --run build/reference
+	$(BIN)/roadside replay build/reference
+	rm -f $(REFERENCE)/*.gz
+	gzip -9n build/reference/messages/*.messages
+	mv build/reference/messages/*.gz $(REFERENCE)/
+
+# Every fault once, about four minutes; and a thousand of them, two hours. Exit status 1 where the contract was broken.
+faults-ci: $(INSTALLED)
+	$(BIN)/roadside bench faults --seeds 23
+
+faults: $(INSTALLED)
+	$(BIN)/roadside bench faults --seeds 1000
 
 bench: $(INSTALLED)
 	$(BIN)/roadside bench footprint

@@ -7,13 +7,16 @@ answers that it sent, of a vehicle what it heard of nodes, the tasks that it mad
 ended. A node's log holds the vehicles' pictures and is to be kept as such.
 
 A record is 4 bytes of length, big-endian, and as many of MessagePack; it goes out in one write to a file opened for
-appending, so that a process which is killed leaves whole records, and at most one torn one, which is left out.
+appending, so that a process which is killed leaves whole records, and at most one torn one, which is left out. A log
+that is to be kept may be packed with gzip; vehicles' shrink to a sixth.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +32,8 @@ from .topics import ACK, NODE_STATE, OUTCOME, POLICY, RESULT, TASK, Topic, topic
 
 LOG_VERSION = 1
 SUFFIX = ".messages"
+# Of one that was packed with gzip to be kept.
+PACKED_SUFFIX = ".gz"
 # What a replay feeds in, by role, and what it compares.
 _HEARD: dict[Role, tuple[Topic, ...]] = {
     "vehicle": (NODE_STATE, ACK, RESULT, POLICY),
@@ -175,8 +180,10 @@ def read_lives(path: Path) -> list[LoggedLife]:
 def _records(path: Path) -> Iterator[Record]:
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"cannot read {path} ({error.strerror}): give a run that was recorded with messages") from None
+        if path.suffix == PACKED_SUFFIX:
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise RunError(f"cannot read {path} ({error}): give a run that was recorded with messages") from None
     at = 0
     while at + _LENGTH_BYTES <= len(content):
         begin = at + _LENGTH_BYTES

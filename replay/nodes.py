@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ from .comparison import Difference, ProcessReplay
 
 _FLEET = "replay"
 _ALL_THE_TIME_MS = 600_000.0
-_READY_S = 300.0
+_LONGEST_WAIT_S = 300.0
 # Long enough for any machine, and for a token to be lost on none.
 _CLOUD_TIMEOUT_MS = 60_000.0
 
@@ -61,19 +61,22 @@ async def replay_nodes(lives: Mapping[str, list[LoggedLife]], only: str | None =
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(Broker())
         asker = await stack.enter_async_context(_asking(broker.url, {vehicle for _, _, vehicle, _ in asked}))
+        nodes: dict[str, asyncio.Task[None]] = {}
         for name, of_node in lives.items():
-            await stack.enter_async_context(_running(name, of_node[-1], broker.url))
-        for name in lives:
+            nodes[name] = await stack.enter_async_context(_running(name, of_node[-1], broker.url))
+            # One after the other: two threads that import the same library at once see halves of it.
+            await asker.until_offered(name, set(), nodes[name])
+        for name, running in nodes.items():
             places = {task.place for _, at, _, task in asked if at == name}
             has_cloud = any(of_node[-1].begun.role == "cloud" for of_node in lives.values())
-            await asker.until_offered(name, places if has_cloud else places - {"edge+cloud"})
+            await asker.until_offered(name, places if has_cloud else places - {"edge+cloud"}, running)
         for _, name, vehicle, task in asked:
             expected = recorded[name].answers.get((vehicle, task.task_id, task.attempt))
             if (why := _says_nothing(task, expected)) is not None:
                 results[name].left_out[why] += 1
                 continue
             assert expected is not None, "else it would say nothing"
-            _compare(expected, await asker.answer(name, vehicle, task), results[name])
+            _compare(expected, await asker.answer(name, vehicle, task, nodes[name]), results[name])
     return list(results.values())
 
 
@@ -126,17 +129,16 @@ def _shown(answer: Result) -> str:
 
 
 @asynccontextmanager
-async def _running(name: str, life: LoggedLife, broker_url: str) -> AsyncIterator[None]:
+async def _running(name: str, life: LoggedLife, broker_url: str) -> AsyncIterator[asyncio.Task[None]]:
     """A node as it was configured, until the block is left."""
     run, configuration = _node(name, life, broker_url)
     stop = asyncio.Event()
     running = asyncio.create_task(run(configuration, stop))
     try:
-        yield
+        yield running
     finally:
         stop.set()
-        with suppress(asyncio.CancelledError):
-            await running
+        await running
 
 
 def _node(
@@ -186,26 +188,36 @@ class _Asker:
         elif isinstance(body, Rejected) or (isinstance(body, Result) and body.final):
             self._heard[received.names["vehicle"], body.task_id, body.attempt] = body
 
-    async def until_offered(self, node: str, places: set[str]) -> None:
-        """Wait until a node announces these places. Raises FleetError where it takes too long."""
+    async def until_offered(self, node: str, places: set[str], running: asyncio.Task[None]) -> None:
+        """Wait until a node announces these places. Raises what ended it, and FleetError where it takes too long."""
 
         def offered() -> bool:
             return node in self._states and places <= set(self._states[node].places)
 
-        try:
-            async with asyncio.timeout(_READY_S), self._changed:
-                await self._changed.wait_for(offered)
-        except TimeoutError:
-            raise FleetError(f"{node} does not offer {', '.join(sorted(places))} within {_READY_S:.0f} s") from None
+        await self._until(offered, running, f"{node} to offer {', '.join(sorted(places)) or 'anything'}")
 
-    async def answer(self, node: str, vehicle: str, task: Task) -> Result | Rejected:
+    async def answer(self, node: str, vehicle: str, task: Task, running: asyncio.Task[None]) -> Result | Rejected:
+        """The node's final word. Raises as `until_offered`."""
         key = vehicle, task.task_id, task.attempt
         unhurried = structs.replace(task, deadline_ms=_ALL_THE_TIME_MS, remaining_ms=_ALL_THE_TIME_MS)
         self._heard.pop(key, None)
         self._buses[vehicle].post(topics.TASK, unhurried, node=node)
-        async with asyncio.timeout(_ALL_THE_TIME_MS / 1000), self._changed:
-            await self._changed.wait_for(lambda: key in self._heard)
+        await self._until(lambda: key in self._heard, running, f"{node} to answer {task.task_id}")
         return self._heard[key]
+
+    async def _until(self, happened: Callable[[], bool], running: asyncio.Task[None], what: str) -> None:
+        async def wait() -> None:
+            async with self._changed:
+                await self._changed.wait_for(happened)
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.wait({waiting, running}, timeout=_LONGEST_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return
+        waiting.cancel()
+        if running.done():
+            await running
+        raise FleetError(f"waited in vain for {what}; replay again, and on a machine that has time for it")
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bus.errors import ConfigurationError, RunError
-from ..bus.message_log import SUFFIX, LoggedLife, read_lives
+from ..bus.message_log import PACKED_SUFFIX, SUFFIX, LoggedLife, read_lives
 from .comparison import ProcessReplay
 from .vehicle import replay_vehicle
 
@@ -61,10 +61,10 @@ def replay_run(run: Path, *, node: str | None = None, say: Callable[[str], None]
 def _lives_of(run: Path) -> dict[str, list[LoggedLife]]:
     """By process. A run keeps its messages in a folder of that name; a folder of recordings alone does as well."""
     folder = run / "messages" if (run / "messages").is_dir() else run
-    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    paths = sorted([*folder.glob(f"*{SUFFIX}"), *folder.glob(f"*{SUFFIX}{PACKED_SUFFIX}")])
     if not paths:
         raise RunError(f"{run} holds no recorded messages: record them with `roadside demo --record-messages`")
-    lives = {path.name.removesuffix(SUFFIX): read_lives(path) for path in paths}
+    lives = {path.name.removesuffix(PACKED_SUFFIX).removesuffix(SUFFIX): read_lives(path) for path in paths}
     return {name: of_one for name, of_one in lives.items() if of_one}
 
 

@@ -6,6 +6,7 @@ What took half a minute on the road is replayed in as long as it computes, and t
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import time
 from collections.abc import Coroutine
@@ -29,7 +30,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._now_s
 
     def jump(self, by_s: float) -> None:
-        self._now_s += by_s
+        # Never by nothing: far from 0 a step may be too small for a float to tell.
+        self._now_s = max(self._now_s + by_s, math.nextafter(self._now_s, math.inf))
 
 
 class _JumpingSelector(selectors.SelectSelector):
