@@ -186,7 +186,7 @@ def keep_for_ever(run: Run, pick: Callable[[list[Any]], Any]) -> None:
 
 def free_late(run: Run, pick: Callable[[list[Any]], Any]) -> None:
     freed = pick(run.named("context.freed"))
-    run.change(freed, at_s=freed.at_s + 4 * TTL_S)
+    run.change(freed, at_s=freed.at_s + 8 * TTL_S)
 
 
 def begin_late(run: Run, pick: Callable[[list[Any]], Any]) -> None:
