@@ -10,8 +10,8 @@ from ..bus.context_digest import digest_of_sequence, digests_of_tokens
 from .history import Event
 from .violations import Violation, stopped_s
 
-# A cloud looks for silent sessions four times within their time to live. On a machine with ten times as much to do as it
-# has cores for, a process may not get its turn for seconds.
+# A cloud looks for silent sessions four times within their time to live. On a machine with ten times as much to do as
+# it has cores for, a process may not get its turn for seconds.
 _EXPIRY_SHARE = 0.25
 _LATE_S = 5.0
 
