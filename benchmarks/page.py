@@ -3,7 +3,8 @@
 `roadside bench ui` starts a broker, `roadside ui` and a synthetic fleet (synthetic_fleet.py: a hundred vehicles of two
 tasks a second, whose messages have the shape and size of real ones), and looks at the page with a headless Chromium
 where there is one. Every few seconds it reads the page's processor time and memory, and the memory that the browser's
-scripts hold after a collection.
+scripts hold after a collection. On a busy machine the synthetic fleet may fall behind: `messages_heard_per_s` says what
+the page really heard, its start included.
 
 The first three minutes fill the page's rings and are not read. From then on memory should be level: the last third of
 the time should hold what the first third did.
@@ -90,7 +91,9 @@ async def _measure(settings: PageSettings, advance: Callable[[int], None]) -> di
             with _running(log, "roadside.cli", "ui", "--broker", broker.url, "--fleet", _FLEET, "--port", "0") as page:
                 url = await _address(log, page)
                 talkers = ("roadside.benchmarks.synthetic_fleet", broker.url, _FLEET)
-                with _running(Path(folder) / "fleet.log", *talkers, str(settings.vehicles), str(settings.rate_hz)):
+                fleet_log = Path(folder) / "fleet.log"
+                began_talking_s = time.monotonic()
+                with _running(fleet_log, *talkers, str(settings.vehicles), str(settings.rate_hz)) as fleet:
                     async with _looked_at(url) as heap:
                         await _pass(settings.settle_s, advance)
                         process = psutil.Process(page.pid)
@@ -100,7 +103,10 @@ async def _measure(settings: PageSettings, advance: Callable[[int], None]) -> di
                             readings.rss_mb.append(process.memory_info().rss / _MEGABYTE)
                             if heap is not None:
                                 readings.heap_mb.append(await _heap_mb(heap))
+                        if fleet.poll() is not None:
+                            raise FleetError(f"the synthetic fleet has ended and said: {_last_words(fleet_log)}")
                         used_s, passed_s = _processor_s(process) - before_s, time.monotonic() - began_s
+                talked_s = time.monotonic() - began_talking_s
         # It says what it has heard when it is told to stop.
         closed = next((line for line in _said(log) if line.get("event") == CLOSED), {})
     return {
@@ -108,6 +114,7 @@ async def _measure(settings: PageSettings, advance: Callable[[int], None]) -> di
         "tasks_per_s": settings.vehicles * settings.rate_hz,
         "cpu_share_of_a_core": used_s / passed_s,
         "messages_heard": closed.get("heard"),
+        "messages_heard_per_s": closed["heard"] / talked_s if closed else None,
         "messages_missed": closed.get("missed"),
         **_level("rss", readings.rss_mb),
         **_level("browser_heap", readings.heap_mb),

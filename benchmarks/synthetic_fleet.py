@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from PIL import Image, ImageDraw
 
@@ -44,6 +45,7 @@ _STATE_EVERY_S = 1.0
 _FALLBACK_SHARE = 0.03
 _RIGHT_SHARE = 0.9
 _PICTURE_PX = (640, 360)
+_PICTURES = 13  # different ones
 _ANSWERS = (
     ("the car slows down", "because the light ahead is red ."),
     ("the car stops", "since a pedestrian crosses the road ."),
@@ -71,11 +73,14 @@ class SyntheticFleet:
             async def joined(name: str) -> Bus:
                 return await stack.enter_async_context(Bus(url=broker, fleet=fleet, name=name))
 
-            nodes = [_Node(await joined(f"edge-{number}"), "edge") for number in range(1, self.edges + 1)]
-            nodes += [_Node(await joined(f"cloud-{number}"), "cloud") for number in range(1, self.clouds + 1)]
+            async def all_joined(role: str, count: int) -> list[Bus]:
+                return await asyncio.gather(*(joined(f"{role}-{number}") for number in range(1, count + 1)))
+
+            nodes = [_Node(bus, "edge") for bus in await all_joined("edge", self.edges)]
+            nodes += [_Node(bus, "cloud") for bus in await all_joined("cloud", self.clouds)]
             vehicles = [
-                _Vehicle(self, await joined(f"vehicle-{number}"), nodes, random.Random(f"{self.seed}/{number}"))
-                for number in range(1, self.vehicles + 1)
+                _Vehicle(self, bus, nodes, random.Random(f"{self.seed}/{bus.name}"))
+                for bus in await all_joined("vehicle", self.vehicles)
             ]
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(member.talk()) for member in (*nodes, *vehicles)]
@@ -247,20 +252,25 @@ class _Vehicle:
         )
 
     def _frame(self) -> Frame:
-        """A road under a sky whose colour says which vehicle it is, and a car that moves."""
-        width, height = _PICTURE_PX
-        picture = Image.new("RGB", _PICTURE_PX, (60 + 17 * len(self._bus.name) % 120, 110, 160))
-        drawing = ImageDraw.Draw(picture)
-        drawing.rectangle((0, height // 2, width, height), fill=(70, 72, 75))
-        left = 40 + self._tasks * 23 % (width - 160)
-        drawing.rectangle((left, 200, left + 90, 250), fill=(190, 40, 40))
         speed_kmh = 40 + 10 * (self._tasks % 3)
         return Frame(
             clip="synthetic",
             moment_s=self._tasks / 2,
-            jpeg=encode_jpeg(picture, 80),
+            jpeg=_picture(self._tasks % _PICTURES),
             telemetry={"Vehicle.Speed": float(speed_kmh)},
         )
+
+
+@cache
+def _picture(number: int) -> bytes:
+    """A JPEG of a road and a car on it, the farther to the right the higher its number."""
+    width, height = _PICTURE_PX
+    picture = Image.effect_noise(_PICTURE_PX, 12).convert("RGB")
+    drawing = ImageDraw.Draw(picture)
+    drawing.rectangle((0, height // 2, width, height), fill=(70, 72, 75))
+    left = width * number // _PICTURES
+    drawing.rectangle((left, height // 2 + 20, left + 90, height // 2 + 70), fill=(190, 40, 40))
+    return encode_jpeg(picture, 80)
 
 
 async def _talk(broker: str, fleet: str, vehicles: int, rate_hz: float) -> None:
