@@ -218,8 +218,12 @@ async def until_lost(client: aiomqtt.Client) -> None:
 
 
 async def subscribe_all(client: aiomqtt.Client, subscriptions: list[Subscription]) -> None:
-    """Subscribe in one packet. Raises aiomqtt.MqttError where the broker refuses one or does not answer."""
-    filters = {subscription.address_filter: subscription.topic.qos for subscription in subscriptions}
+    """Subscribe in one packet. Raises aiomqtt.MqttError where the broker refuses one or does not answer.
+
+    States are asked for with QoS 0 whatever they are sent with: the newest comes with every subscription anew, and a
+    broker that kept all of them for whoever is away would fill up with the past of processes that never come back.
+    """
+    filters = {each.address_filter: 0 if each.topic.retained else each.topic.qos for each in subscriptions}
     codes = await client.subscribe(list(filters.items()))
     for address_filter, code in zip(filters, codes, strict=True):
         if getattr(code, "value", code) >= _SUBSCRIPTION_REFUSED:

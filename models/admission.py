@@ -224,8 +224,9 @@ class AdmissionQueue:
         return self.service.expected(job.task.place, job.task.kind)
 
     def _remember(self, job: Job) -> None:
+        """Until its deadline, more or less: nobody asks again for an answer that would be late."""
         self._known[_key(job)] = job
-        if len(self._known) > _REMEMBERED_JOBS:
+        while len(self._known) > _REMEMBERED_JOBS or next(iter(self._known.values())).deadline_s < job.arrived_s:
             self._known.popitem(last=False)
 
     def _forget(self, job: Job) -> None:

@@ -128,7 +128,9 @@ def bench_overload(
 ) -> None:
     """Goodput, refusals and fairness at up to three times what the fleet takes here; about five minutes."""
     from ..benchmarks.overload import measure_overload
+    from ..bus.process import configure_logging
 
+    configure_logging("bench")
     print_bench(measure_overload(quick=quick, knee_tasks_per_s=knee), as_json)
 
 
@@ -285,7 +287,9 @@ def bench_soak(
 ) -> None:
     """Steady load with a fault every minute: does memory grow, do answers slow down, does anything get lost?"""
     from ..benchmarks.soak import measure_soak
+    from ..bus.process import configure_logging
 
+    configure_logging("bench", level="error")  # what breaks is broken on purpose
     print_bench(measure_soak(minutes=minutes, knee_tasks_per_s=knee), as_json)
 
 

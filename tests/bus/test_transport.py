@@ -610,3 +610,35 @@ def test_the_bus_starts_without_torch():
     program = "import sys, roadside.bus.transport, roadside.bus.broker; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-P", "-c", program], check=False)
     assert done.returncode == 0
+
+
+async def test_a_broker_keeps_no_states_for_a_process_that_never_comes_back(best_broker, fleet):
+    """It kept the sessions of killed processes, with every state that anybody told since."""
+    bus = Bus(url=best_broker.url, fleet=fleet, name="killed-1")
+    await bus.__aenter__()
+    states, acks = bus.subscribe(topics.NODE_STATE), bus.subscribe(topics.ACK, vehicle="killed-1")
+    await asyncio.gather(states.active.wait(), acks.active.wait())
+    assert bus._supervisor is not None
+    bus._supervisor.cancel()  # it goes without a word to its broker about what it had subscribed to
+    await asyncio.wait([bus._supervisor])
+    async with Bus(url=best_broker.url, fleet=fleet, name="edge-1") as edge:
+        for number in range(20):
+            await edge.publish(topics.NODE_STATE, state("edge-1", uptime_s=number))
+        await edge.publish(topics.ACK, Accepted("t", 1, IDLE), vehicle="killed-1")
+    port = BrokerAddress.parse(best_broker.url).port
+    identifier = f"{fleet}.killed-1.{bus.boot_id}"
+    credentials = BrokerAddress.parse(best_broker.url)
+    kept: list[str] = []
+    async with aiomqtt.Client(
+        "127.0.0.1",
+        port,
+        identifier=identifier,
+        clean_session=False,
+        username=credentials.username,
+        password=credentials.password,
+    ) as client:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                async for message in client.messages:
+                    kept.append(str(message.topic).rsplit("/", 1)[0])
+    assert [address.rsplit("/", 1)[-1] for address in kept] == ["ack"]

@@ -64,6 +64,18 @@ def test_what_is_over_is_remembered_without_its_pictures():
     assert known.task.frames == ()
 
 
+def test_an_attempt_is_remembered_until_its_time_is_over():
+    jobs = queue()
+    for number in range(50):
+        job = admit(jobs, f"t-{number}", remaining_ms=500.0, now_s=0.2 * number)
+        jobs.start_next(0.2 * number)
+        jobs.finish(job, 100.0)
+    assert jobs.known("v", task("t-49")) is not None
+    assert jobs.known("v", task("t-47")) is not None
+    assert jobs.known("v", task("t-40")) is None
+    assert len(jobs._known) == 3
+
+
 def test_refuses_when_full_and_says_when_a_place_will_be_free():
     jobs = queue(limit=2)
     admit(jobs, "running")
