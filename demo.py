@@ -301,7 +301,9 @@ async def _vehicles_finished(
 async def _show(outcomes: Subscription, progress: Progress, status: Any) -> None:
     async for received in outcomes:
         progress.advance(status)
-        progress.console.print(outcome_line(received.names["vehicle"], received.body), highlight=False, soft_wrap=True)
+        # Without markup: what stands in an answer's brackets is the answer's.
+        line = outcome_line(received.names["vehicle"], received.body)
+        progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _progress(console: Console) -> Progress:

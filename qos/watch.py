@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from ..bus.messages import Candidate, Decision, NodeState, Outcome, PolicyWeights, Result
+from ..bus.plain_text import plain_text
 
 _VERDICTS = {True: "right", False: "wrong"}
 _INDENT = " " * 10
@@ -19,7 +20,7 @@ def outcome_line(vehicle: str, outcome: Outcome, *, explain: bool = False) -> st
         outcome.kind.ljust(8),
         ending(outcome),
         f"{outcome.latency_ms:.0f} ms of {outcome.deadline_ms:.0f}",
-        f'"{outcome.text}"' if outcome.text else "",
+        f'"{plain_text(outcome.text)}"' if outcome.text else "",
         verdict(outcome),
     ]
     line = "  ".join(part for part in parts if part)
@@ -50,7 +51,7 @@ def result_line(vehicle: str, node: str, result: Result, sent_at_s: float) -> st
     for_now = "answers for now" if result.is_whole else "begins to answer"
     which = "answers" if result.final else for_now
     took = f"queue {result.timing.queue_ms:.0f} ms, inference {result.timing.inference_ms:.0f} ms"
-    return f'{_clock(sent_at_s)}  {vehicle}  {result.task_id}  {node} {which}  {took}  "{result.text}"'
+    return f'{_clock(sent_at_s)}  {vehicle}  {result.task_id}  {node} {which}  {took}  "{plain_text(result.text)}"'
 
 
 def node_state_line(state: NodeState, sent_at_s: float) -> str:
@@ -69,7 +70,8 @@ def node_state_line(state: NodeState, sent_at_s: float) -> str:
 def weights_line(learner: str, weights: PolicyWeights, sent_at_s: float) -> str:
     """A learner publishes weights."""
     what = f"{learner} publishes {weights.policy} v{weights.version}"
-    return f"{_clock(sent_at_s)}  {what}, learnt from {weights.trained_tasks} tasks  {weights.note}".rstrip()
+    note = plain_text(weights.note)
+    return f"{_clock(sent_at_s)}  {what}, learnt from {weights.trained_tasks} tasks  {note}".rstrip()
 
 
 def broker_line(connected: bool, at_s: float) -> str:

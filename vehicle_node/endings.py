@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ..bus.messages import ContextUse, EnergyMethod, Outcome, Result, TaskState, Timing, Truth
 from ..bus.places import Place
+from ..bus.plain_text import plain_text
 from ..datasets.narrator import narrate
 from ..datasets.scoring import judge
 from ..models.job_runner import Answered
@@ -54,7 +55,7 @@ def answered(
     return Ending(
         state="result",
         reason=reason,
-        text=result.text,
+        text=plain_text(result.text),
         place=result.place,
         node=node,
         mode=result.mode,
