@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..bus.messages import Outcome
 from ..bus.places import PLACES
@@ -29,6 +30,7 @@ from .report import VISIBLE, summary_of
 _MOST_RESAMPLES = 2000
 _MOST_DRAWS = 2e7
 _FEWEST_RESAMPLES = 200
+_DRAWS_AT_ONCE = 1e6
 _SEED = 20_240_229
 
 Pair = tuple[Outcome, Outcome]
@@ -117,7 +119,8 @@ def _side_by_side(
     for name in dict.fromkeys([*settings[0], *settings[1]]):
         # Where the run's folder lies is no circumstance of it.
         if name != "run":
-            rows.append((f"setting {name}", *("–" if (v := each.get(name)) is None else str(v) for each in settings)))
+            values = ["–" if (value := each.get(name)) is None else str(value) for each in settings]
+            rows.append((f"setting {name}", values[0], values[1]))
     return rows
 
 
@@ -209,19 +212,29 @@ def _bootstrap(
     first, second = np.asarray(ones), np.asarray(twos)
     resamples = int(min(_MOST_RESAMPLES, max(_FEWEST_RESAMPLES, _MOST_DRAWS / (len(first) + len(second)))))
     found = np.empty(resamples)
-    for number in range(resamples):
-        chosen = random.integers(0, len(first), len(first))
-        others = chosen if as_pairs else random.integers(0, len(second), len(second))
-        found[number] = _percentile(second[others], percentile) - _percentile(first[chosen], percentile)
+    # Many resamples at once, as far as they fit into memory.
+    at_once = max(1, int(_DRAWS_AT_ONCE / max(len(first), len(second))))
+    for start in range(0, resamples, at_once):
+        count = min(at_once, resamples - start)
+        chosen = random.integers(0, len(first), (count, len(first)))
+        others = chosen if as_pairs else random.integers(0, len(second), (count, len(second)))
+        lower, upper = _percentiles(first[chosen], percentile), _percentiles(second[others], percentile)
+        found[start : start + count] = upper - lower
     low, high = np.quantile(found, (0.025, 0.975))
     value = _percentile(second, percentile) - _percentile(first, percentile)
     what = "pairs" if as_pairs else "each run's tasks"
     return Interval(value, min(value, float(low)), max(value, float(high))), f"bootstrap of {what}, {resamples} times"
 
 
-def _percentile(values: Any, share: float) -> float:
+def _percentile(values: Sequence[float] | NDArray[np.float64], share: float) -> float:
     """As report.percentile: the smallest observed value that at least `share` of them do not exceed."""
-    return float(np.quantile(values, share, method="inverted_cdf"))
+    return float(_percentiles(np.asarray(values)[None, :], share)[0])
+
+
+def _percentiles(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Of each row of [resamples, tasks]."""
+    rank = math.ceil(share * values.shape[1]) - 1
+    return np.partition(values, rank, axis=1)[:, rank]
 
 
 def _verdict(measure: _Measure, interval: Interval) -> str:
@@ -313,6 +326,6 @@ _MEASURES = (
     _Measure("right action", "%", _correct("action_correct"), is_share=True, higher_is_better=True),
     _Measure("right reason", "%", _correct("justification_correct"), is_share=True, higher_is_better=True),
     *(_Measure(f"answered at {place}", "%", _at(place), is_share=True) for place in PLACES),
-    _Measure("context sent up per task", "kB", _kilobytes_up, higher_is_better=False),
-    _Measure("cloud requests per task", "", _cloud_requests, higher_is_better=False),
+    _Measure("context sent up per task", "kB", _kilobytes_up),
+    _Measure("cloud requests per task", "", _cloud_requests),
 )

@@ -62,9 +62,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class KeptFrame:
-    """A frame that a run still holds. path: of the image file."""
+    """A frame that a run still holds. path: of the image file; size_bytes: of that file, as the index says."""
 
     path: Path
+    size_bytes: int
     origin: Origin
 
 
@@ -80,11 +81,12 @@ def read_index(folder: Path) -> list[KeptFrame]:
     try:
         with explained(folder / _INDEX, _KIND.what):
             rows = connection.execute(
-                "SELECT file, vehicle, received_at_s, task_id, clip, moment_s FROM frames ORDER BY received_at_s, id"
+                "SELECT file, bytes, vehicle, received_at_s, task_id, clip, moment_s FROM frames"
+                " ORDER BY received_at_s, id"
             ).fetchall()
     finally:
         connection.close()
-    frames = [KeptFrame((folder / file).resolve(), Origin(*origin)) for file, *origin in rows]
+    frames = [KeptFrame((folder / file).resolve(), size, Origin(*origin)) for file, size, *origin in rows]
     return [frame for frame in frames if frame.path.is_relative_to(inside) and frame.path.is_file()]
 
 

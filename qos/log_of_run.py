@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..bus.errors import LogError
 from ..bus.messages import Outcome
+from .circumstances import vehicle_settings
 from .run import Manifest
 
 
@@ -23,14 +24,16 @@ class LogOfRun:
 
         self.problem = ""
         self._clips: dict[str, Clip] = {}
-        configuration = manifest.configuration
-        if "log" not in configuration:
-            self.problem = "the run does not say which log its vehicles replayed"
-            return
-        if configuration.get("video") is not None:
+        logs = vehicle_settings(manifest, "log")
+        if any(vehicle_settings(manifest, "video")):
             self.problem = "the vehicles saw a video or a camera, beside which there is no telemetry"
             return
-        folder = Path(configuration["log"] or bundled_log_path())
+        if len(logs) != 1:
+            self.problem = (
+                "its vehicles replayed several logs" if logs else "the run does not say which log its vehicles replayed"
+            )
+            return
+        folder = Path(logs[0] or bundled_log_path())
         try:
             self._clips = {clip.name: clip for clip in DriveLog.open(folder).clips}
         except LogError as error:

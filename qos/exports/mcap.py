@@ -16,7 +16,6 @@ of the run needs, and may have been redacted on the way.
 from __future__ import annotations
 
 import base64
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,14 +24,15 @@ from typing import Any
 
 import msgspec
 
-from ...bus.errors import RunError
 from ...bus.messages import Outcome
+from ..circumstances import vehicle_settings
 from ..evidence import Evidence, read_evidence
 from ..frames import KeptFrame
 from ..log_of_run import LogOfRun
 from ..misses import is_in_time
 from ..run import RunDirectory
 from ..watch import ending, verdict
+from ..whole_file import written_whole
 from . import mcap_schemas as schemas
 
 _LOCATION = "Vehicle.CurrentLocation."
@@ -62,39 +62,33 @@ def write_mcap(run: RunDirectory, path: Path) -> dict[str, int]:
     evidence = read_evidence(run)
     messages = sorted(_messages(evidence), key=lambda message: message.heard_at_s)
     counts: Counter[str] = Counter()
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            writer = Writer(file, compression=CompressionType.ZSTD)
-            writer.start(profile="", library="roadside")
-            writer.add_metadata("roadside.run", _about(evidence))
-            known = {
-                name: writer.register_schema(name=name, encoding="jsonschema", data=msgspec.json.encode(schema))
-                for name, schema in schemas.SCHEMAS.items()
-            }
-            channels: dict[str, int] = {}
-            for message in messages:
-                topic = message.topic
-                if topic not in channels:
-                    channels[topic] = writer.register_channel(topic, "json", known[message.schema])
-                writer.add_message(
-                    channel_id=channels[topic],
-                    log_time=_nanoseconds(message.heard_at_s),
-                    publish_time=_nanoseconds(message.at_s),
-                    sequence=counts[topic],
-                    data=msgspec.json.encode({"timestamp": _time(message.at_s), **message.body()}),
-                )
-                counts[topic] += 1
-            writer.finish()
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise RunError(
-            f"cannot write {path} ({error.strerror}): give a file in a folder that can be written"
-        ) from error
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as draft, draft.open("wb") as file:
+        writer = Writer(file, compression=CompressionType.ZSTD)
+        writer.start(profile="", library="roadside")
+        writer.add_metadata("roadside.run", _about(evidence))
+        known = {
+            name: writer.register_schema(name=name, encoding="jsonschema", data=msgspec.json.encode(schema))
+            for name, schema in schemas.SCHEMAS.items()
+        }
+        channels: dict[str, int] = {}
+        for message in messages:
+            try:
+                content = message.body()
+            except FileNotFoundError:
+                # A picture whose time was over meanwhile: the recorder has deleted it.
+                continue
+            topic = message.topic
+            if topic not in channels:
+                channels[topic] = writer.register_channel(topic, "json", known[message.schema])
+            writer.add_message(
+                channel_id=channels[topic],
+                log_time=_nanoseconds(message.heard_at_s),
+                publish_time=_nanoseconds(message.at_s),
+                sequence=counts[topic],
+                data=msgspec.json.encode({"timestamp": _time(message.at_s), **content}),
+            )
+            counts[topic] += 1
+        writer.finish()
     return dict(sorted(counts.items()))
 
 
@@ -104,7 +98,7 @@ def _about(evidence: Evidence) -> dict[str, str]:
         "run": manifest.run_id,
         "seed": str(manifest.seed),
         "started_at": manifest.started_at.isoformat(),
-        "policy": str(manifest.configuration.get("policy", "")),
+        "policy": ", ".join(str(policy or "the default") for policy in vehicle_settings(manifest, "policy")),
         "roadside": manifest.versions.get("roadside", ""),
         "damage": "\n".join(evidence.damage),
     }

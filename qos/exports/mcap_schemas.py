@@ -90,7 +90,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         NODE_STATE,
         "What a member of the fleet says of itself",
         {
-            **dict.fromkeys(("node", "role", "model"), _TEXT),
+            **dict.fromkeys(("node", "role", "model", "model_hash"), _TEXT),
             "alive": _TRUTH,
             **dict.fromkeys(("queued", "running", "slots"), _optional(_INTEGER)),
             "wait_ms": _optional(_NUMBER),

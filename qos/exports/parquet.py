@@ -11,17 +11,16 @@ Column names carry units; each column's meaning stands in its field's metadata u
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ...bus.errors import RunError
 from ..evidence import Evidence, read_evidence
 from ..misses import is_in_time, misses_of
 from ..run import Manifest, RunDirectory
+from ..whole_file import written_whole
 from .columns import COLUMNS, Column
 
 if TYPE_CHECKING:
@@ -53,14 +52,9 @@ def write_parquet(run: RunDirectory, folder: Path) -> dict[str, int]:
         schema = pa.schema([_field(pa, column) for column in COLUMNS[name]], metadata=_about(evidence.record.manifest))
         table = pa.Table.from_pylist(list(rows(evidence)), schema=schema)
         path = folder / f"{name}.parquet"
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with written_whole(path) as draft:
             folder.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, draft, compression="zstd")
-            draft.replace(path)
-        except OSError as error:
-            why = error.strerror or error
-            raise RunError(f"cannot write {path} ({why}): give a folder that can be written") from error
         written[path.name] = table.num_rows
     return written
 
@@ -171,5 +165,5 @@ def _frames(evidence: Evidence) -> Iterator[_Row]:
             "task_id": origin.task_id,
             "clip": origin.clip,
             "moment_s": origin.moment_s,
-            "bytes": frame.path.stat().st_size,
+            "bytes": frame.size_bytes,
         }

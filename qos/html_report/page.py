@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ...bus.errors import RunError
 from ..circumstances import circumstances
 from ..evidence import Evidence, read_evidence
 from ..intervals import share_95
@@ -18,6 +16,7 @@ from ..quality import qualities
 from ..report import summary_of
 from ..run import RunDirectory
 from ..tables import sentences, warnings
+from ..whole_file import written_whole
 from . import sections
 from .worst import worst_tasks
 
@@ -79,15 +78,8 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> Path:
     )
     style = resources.files(_PACKAGE).joinpath("style.css").read_text()
     text = environment.get_template(template).render(**values, style=style)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as draft:
         draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise RunError(
-            f"cannot write {path} ({error.strerror}): give a file in a folder that can be written"
-        ) from error
     return path
 
 

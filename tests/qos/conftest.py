@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -95,3 +102,35 @@ def a_result() -> Callable[..., Result]:
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory.create(tmp_path / "run", configuration={"policy": "static"}, seed=7, argv=["roadside", "demo"])
+
+
+@dataclass(frozen=True)
+class DrivenFleet:
+    """A fleet of real processes that has driven: its run, and what each served Prometheus while it did."""
+
+    run: RunDirectory
+    pages: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def driven(tmp_path_factory: pytest.TempPathFactory) -> DrivenFleet:
+    """One vehicle, edge and cloud, and a recorder that keeps the tasks' pictures; about 20 s, once a session."""
+    folder = tmp_path_factory.mktemp("fleet")
+    (folder / "fleet.toml").write_text(
+        "[defaults]\nmetrics = 0\n[[edge]]\nqueue_limit = 1\n[[cloud]]\nqueue_limit = 1\n"
+        "[[vehicle]]\npolicy = 'random'\nduration_s = 8\nrate_hz = 6\nspeed = 8\n"
+        "[recorder]\nkeep_frames = 'tasks'\n"
+    )
+    command = [sys.executable, "-P", "-m", "roadside.cli", "fleet", "fleet.toml", "--run", "run"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pages: dict[str, str] = {}
+    while process.poll() is None:
+        for name in ("vehicle-1", "edge-1", "cloud-1", "recorder"):
+            with suppress(OSError, IndexError):
+                log = (folder / "run" / "logs" / f"{name}.log").read_text()
+                url = re.findall(r'"url": "(http[^"]+)"', log)[0]
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    pages[name] = answer.read().decode()
+        time.sleep(0.3)
+    assert process.returncode == 0, process.communicate()[1]
+    return DrivenFleet(RunDirectory.open(folder / "run"), pages)
