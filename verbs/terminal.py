@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 import termios
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.live import Live
 
@@ -24,6 +26,7 @@ from ..bus.topics import Topic
 from ..bus.transport import Bus
 from ..qos.last_minute import LastMinute
 from ..ui.fleet_view import FleetView
+from .top_figures import figures
 from .top_screen import Frame, screen
 
 # Neither pictures nor what edge and cloud say to each other.
@@ -39,17 +42,19 @@ async def show_fleet(
     *,
     interval_s: float,
     once_after_s: float | None,
+    as_json: bool = False,
     stop: asyncio.Event,
     tls: Path | None = None,
     name: str = "top",
 ) -> None:
     """Draw until `stop` is set; a lost connection is waited for, and the screen says so.
 
-    broker: URL. once_after_s: print one screen after so many seconds of listening instead. tls: the
-    folder with the certificate of `name`. Raises BrokerError where the broker cannot be reached at the beginning.
+    broker: URL. once_after_s: print one screen after so many seconds of listening instead. as_json: print figures, not
+    screens. tls: the folder with the certificate of `name`. Raises BrokerError where the broker cannot be reached at the
+    beginning.
     """
     async with Bus(url=broker, fleet=fleet, name=name, tls=tls) as bus:
-        top = _Top(bus, f"roadside top  {fleet} at {bus.address}")
+        top = _Top(bus, f"roadside top  {fleet} at {bus.address}", as_json)
         tasks = [asyncio.create_task(top.read(bus.subscribe(topic, limit=_WAITING_LIMIT))) for topic in _HEARD]
         tasks.append(asyncio.create_task(top.watch_connection()))
         drawing = top.print_once(once_after_s) if once_after_s is not None else top.draw(interval_s, stop)
@@ -83,10 +88,11 @@ class _Keys:
 
 
 class _Top:
-    def __init__(self, bus: Bus, title: str) -> None:
+    def __init__(self, bus: Bus, title: str, as_json: bool) -> None:
         now_s = time.monotonic()
         self._bus = bus
         self._title = title
+        self._as_json = as_json
         self._view, self._minute = FleetView(now_s), LastMinute(now_s)
         self._view.connected(now_s)
 
@@ -110,11 +116,10 @@ class _Top:
 
     async def draw(self, interval_s: float, stop: asyncio.Event) -> None:
         console = _console()
-        if not console.is_terminal:
+        if self._as_json or not console.is_terminal:
             while not stop.is_set():
                 await asyncio.sleep(interval_s)
                 self._print(console)
-                console.print()
             return
         keys = _Keys(asyncio.Event())
         with _reading_keys(keys.take) as readable, Live(console=console, screen=True, auto_refresh=False) as live:
@@ -127,7 +132,11 @@ class _Top:
                     await asyncio.wait_for(keys.pressed.wait(), interval_s)
 
     def _print(self, console: Console) -> None:
+        if self._as_json:
+            typer.echo(json.dumps(figures(self._view, self._minute, time.monotonic())))
+            return
         console.print(screen(self._view, self._minute, time.monotonic(), self._frame("", None, False)))
+        console.print()
 
     def _frame(self, keys: str, height: int | None, paused: bool) -> Frame:
         return Frame(self._title, f"{datetime.now():%H:%M:%S}", keys=keys, height=height, paused=paused)

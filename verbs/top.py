@@ -23,6 +23,7 @@ def top(
     listen: Annotated[
         float, typer.Option(min=0.1, max=60, help="With --once: how long; states come at least once a second.")
     ] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each screen.")] = False,
 ) -> None:
     """Show nodes and vehicles on this terminal, as they are now and were in the last minute, until stopped.
 
@@ -36,6 +37,7 @@ def top(
             fleet or DEFAULT_FLEET,
             interval_s=interval,
             once_after_s=listen if once else None,
+            as_json=as_json,
             stop=stop,
             tls=tls,
             name=identity or (DEFAULT_WATCHER if tls is not None else "top"),

@@ -17,6 +17,7 @@ from rich.text import Text
 from ..bus.plain_text import plain_text
 from ..qos.last_minute import Ended, LastMinute, Rates
 from ..ui.fleet_view import FleetView, Membership, NodeView, VehicleView
+from .top_figures import condition
 
 _NUMBER = re.compile(r"([0-9]+)")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -25,6 +26,7 @@ _BINS = 30
 # Title, two lines about the last minute, two headings with an empty line before each, and the line of keys.
 _FIXED_LINES = 8
 _OLD_AFTER_S = 10.0
+_STYLES = {"alive": "green", "mute": "bold yellow", "left": "bold red"}
 
 Member = TypeVar("Member", NodeView, VehicleView)
 
@@ -161,12 +163,10 @@ def _latest(ended: Ended | None, now_s: float) -> tuple[str, str, Text, Text]:
 
 
 def _health(membership: Membership, now_s: float, listening_s: float) -> Text:
-    if membership.dead_since_s is not None:
-        return Text(f"left {now_s - membership.dead_since_s:.0f} s", style="bold red")
-    silence_s = membership.silent_s(now_s, listening_since_s=listening_s)
-    if silence_s is not None:
-        return Text(f"mute {silence_s:.0f} s", style="bold yellow")
-    return Text("alive", style="green") if membership.state is not None else Text(_NOTHING)
+    what, for_s = condition(membership, now_s, listening_since_s=listening_s)
+    if what is None:
+        return Text(_NOTHING)
+    return Text(what if what == "alive" else f"{what} {for_s:.0f} s", style=_STYLES[what])
 
 
 def _rooms(nodes: int, vehicles: int, height: int | None) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import pty
 import subprocess
@@ -24,6 +25,7 @@ from roadside.bus.topics import Topic
 from roadside.bus.transport import Bus
 from roadside.qos.last_minute import LastMinute
 from roadside.ui.fleet_view import FleetView
+from roadside.verbs.top_figures import figures
 from roadside.verbs.top_screen import Frame, screen, sparkline
 
 ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
@@ -195,3 +197,17 @@ def test_on_a_terminal_q_ends_it_and_the_terminal_is_as_before(best_broker: Brok
     assert termios.tcgetattr(theirs) == before
     os.close(ours)
     os.close(theirs)
+
+
+def test_the_figures_are_those_of_the_screen_and_plain_json(drive: Fleet, a_state: Callable[..., NodeState]):
+    drive.hear(topics.NODE_STATE, a_state(alive=False), 3.0, node="edge-1")
+    told = json.loads(json.dumps(figures(drive.view, drive.minute, 4.0)))
+    assert told["connected"]
+    assert told["last_minute"]["p50_ms"] == 84.0
+    (left,) = [node for node in told["nodes"] if node["node"] == "edge-1"]
+    assert (left["condition"], left["condition_s"], left["load"]) == ("left", 1.0, None)
+    # It answered, and has not told of itself.
+    (silent,) = [node for node in told["nodes"] if node["node"] == "cloud-1"]
+    assert (silent["condition"], silent["answers_per_s"]) == (None, 0.25)
+    (car,) = told["vehicles"]
+    assert (car["condition"], car["latest"]["age_s"], car["latest"]["place"]) == ("alive", 2.0, "cloud")
