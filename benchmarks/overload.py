@@ -215,6 +215,7 @@ async def _flooded(fleet: LoadedFleet, settings: OverloadSettings, share_per_s: 
         "others_in_time_share": _answered(others) / len(others) if others else None,
         "flooding_in_time_share": _answered(own) / len(own),
         "others_latency_ms_p90": percentile([one.latency_ms for one in others], 0.9),
+        "others_unanswered": _unanswered(others),
     }
 
 
@@ -231,6 +232,14 @@ def _row(stage: Stage) -> dict[str, Any]:
 def _answered(outcomes: list[Outcome]) -> int:
     """How many tasks a node has answered in time."""
     return in_time(one for one in outcomes if one.place != "vehicle")
+
+
+def _unanswered(outcomes: list[Outcome]) -> dict[str, int]:
+    """Why no node has answered the others, the most frequent first; a vehicle may not even have asked one."""
+    reasons = (
+        one.reason or ("late" if one.place != "vehicle" else "nobody asked") for one in outcomes if not _answered([one])
+    )
+    return dict(Counter(reasons).most_common())
 
 
 def _ratios(measured: _Measured) -> dict[str, float | None]:
