@@ -50,8 +50,8 @@ async def show_fleet(
     """Draw until `stop` is set; a lost connection is waited for, and the screen says so.
 
     broker: URL. once_after_s: print one screen after so many seconds of listening instead. as_json: print figures, not
-    screens. tls: the folder with the certificate of `name`. Raises BrokerError where the broker cannot be reached at the
-    beginning.
+    screens. tls: the folder with the certificate of `name`. Raises BrokerError where the broker cannot be reached at
+    the beginning.
     """
     async with Bus(url=broker, fleet=fleet, name=name, tls=tls) as bus:
         top = _Top(bus, f"roadside top  {fleet} at {bus.address}", as_json)
