@@ -123,6 +123,15 @@ async def test_a_task_that_is_sent_again_is_answered_from_memory(besieged: Besie
     assert besieged.answers[key].timing == first.timing
 
 
+async def test_the_same_bytes_again_are_refused(besieged: Besieged):
+    payload = written(structs.replace(TASK, task_id="played-again"))
+    before = {name: besieged.counters(name) for name in ANSWERING}
+    for _ in range(4):
+        await besieged.say(topics.TASK, payload)
+    await besieged.until_counted(before, {name: Counter({"refused.replayed": 3}) for name in ANSWERING})
+    await besieged.check_good_answers("a replayed task")
+
+
 async def test_what_only_the_broker_remembers_is_refused(besieged: Besieged):
     """A retained task would be asked again at each of the node's connections, long after its time."""
     address = topics.TASK.address(FLEET, node="edge-1", vehicle=STRANGER)
@@ -256,8 +265,15 @@ async def test_right_messages_that_nobody_asked_for(besieged: Besieged):
         "vehicle-1": Counter({"ignored.unknown task": 2, "ignored.foreign state": 2}),
     }
     await besieged.until_counted(before, expected)
-    refusals = [count for name, count in besieged.counters("vehicle-1").items() if name.startswith("weights_refused")]
-    assert sum(refusals) >= len(archives)
+
+    def weights_refused(counters: Counter[str]) -> int:
+        return sum(count for name, count in counters.items() if name.startswith("weights_refused"))
+
+    refused_before = weights_refused(before["vehicle-1"])
+    await besieged.until(
+        lambda: weights_refused(besieged.counters("vehicle-1")) - refused_before == len(archives),
+        "every archive is refused",
+    )
     await besieged.check_good_answers("right messages")
 
 
