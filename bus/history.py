@@ -24,6 +24,7 @@ import msgspec
 import structlog
 
 from .defaults import HISTORY_VARIABLE
+from .errors import ConfigurationError
 
 _log = structlog.get_logger(__name__)
 
@@ -47,9 +48,17 @@ class History:
 
     @classmethod
     def of_process(cls, name: str) -> Self:
-        """Where the environment says; one that writes nothing where it does not."""
+        """Where the environment says; one that writes nothing where it does not.
+
+        Raises ConfigurationError for a folder that cannot be written to.
+        """
         folder = os.environ.get(HISTORY_VARIABLE)
-        return cls(Path(folder) if folder else None, name)
+        try:
+            return cls(Path(folder) if folder else None, name)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{HISTORY_VARIABLE}={folder} cannot be written to ({error.strerror}): name another folder, or unset it"
+            ) from None
 
     def begin(self) -> None:
         """A new life of the process: whatever an earlier one held is gone."""

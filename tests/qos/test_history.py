@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from roadside.bus.defaults import HISTORY_VARIABLE
+from roadside.bus.errors import ConfigurationError
 from roadside.bus.history import NO_HISTORY, History, stop_file
 from roadside.qos.history import Event, HistoryReader, parse_event, read_history
 
@@ -67,6 +68,13 @@ def test_nothing_is_written_where_nobody_asked_for_it(tmp_path: Path, monkeypatc
     monkeypatch.setenv(HISTORY_VARIABLE, str(tmp_path / "here"))
     History.of_process("edge-1").note("task.received", task="t-1")
     assert len(read_history(tmp_path / "here")[0]) == 1
+
+
+def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(HISTORY_VARIABLE, str(tmp_path / "file" / "folder"))
+    with pytest.raises(ConfigurationError, match=HISTORY_VARIABLE):
+        History.of_process("edge-1")
 
 
 def test_a_killed_writer_leaves_whole_lines(tmp_path: Path):
