@@ -51,6 +51,9 @@ _COUNTERS = {
     "resent": _Counter("tasks_resent", "Attempts that were sent, or have arrived, more than once."),
     "expired_in_queue": _Counter("tasks_expired_in_queue", "Accepted tasks whose deadline passed before inference."),
     "cancelled_at_deadline": _Counter("tasks_cancelled", "Tasks whose deadline passed during inference."),
+    "held_back": _Counter(
+        "messages_held_back", "Answers and refusals that a slow link let not out; kept for a repetition."
+    ),
     "displaced": _Counter("tasks_displaced", "Accepted tasks that were refused later, for want of time or room."),
     "expired_work_ms": _Counter(
         "expired_work_seconds", "Computing on answers that were not ready at their deadlines.", unit=1e-3

@@ -20,11 +20,11 @@ from msgspec import Meta
 
 from ..bus import topics
 from ..bus.configuration import MemberConfiguration
-from ..bus.errors import BackendError, MessageRefused
+from ..bus.errors import BackendError, MessageRefused, OutboxFull
 from ..bus.history import NO_HISTORY, History
 from ..bus.kinds import KINDS
 from ..bus.message_log import MessageLog
-from ..bus.messages import Accepted, Load, NodeState, Rejected, Result, Role, Task
+from ..bus.messages import Accepted, Load, Message, NodeState, Rejected, Result, Role, Task
 from ..bus.metrics import node_metrics_served
 from ..bus.places import Place
 from ..bus.process import READY, Health
@@ -294,14 +294,14 @@ class TaskServer:
         )
 
     def _send(self, job: Job, result: Result) -> None:
-        self._bus.post(topics.RESULT, result, vehicle=job.vehicle, node=self._name)
+        self._post(topics.RESULT, result, job.vehicle)
         self._history.note(
             "answer.published", **_whose(job.vehicle, job.task), final=result.final, whole=result.is_whole
         )
 
     def _accept(self, job: Job) -> None:
         message = Accepted(task_id=job.task.task_id, attempt=job.task.attempt, load=self._load(job.vehicle))
-        self._bus.post(topics.ACK, message, vehicle=job.vehicle, node=self._name)
+        self._post(topics.ACK, message, job.vehicle)
 
     def _reject(self, vehicle: str, task: Task, reason: str, retry_after_ms: float = 0.0) -> None:
         """Posted at once: it overtakes every answer that is still to be computed."""
@@ -315,7 +315,14 @@ class TaskServer:
             retry_after_ms=retry_after_ms,
             load=self._load(vehicle),
         )
-        self._bus.post(topics.ACK, message, vehicle=vehicle, node=self._name)
+        self._post(topics.ACK, message, vehicle)
+
+    def _post(self, topic: topics.Topic, message: Message, vehicle: str) -> None:
+        """Where a slow link lets no more out, what was to be said is said when the vehicle asks again."""
+        try:
+            self._bus.post(topic, message, vehicle=vehicle, node=self._name)
+        except OutboxFull:
+            self.counters["held_back"] += 1
 
     def _load(self, vehicle: str) -> Load:
         """As a vehicle's next task would find it."""

@@ -47,6 +47,21 @@ class HeldAnswerer:
         return " ".join(map(str, tokens))
 
 
+def task(task_id: str, *, remaining_ms: float = 5000.0, prompt: str = "why ?") -> Task:
+    return Task(
+        task_id=task_id,
+        attempt=1,
+        kind="explain",
+        prompt=prompt,
+        frames=(b"\xff\xd8\xff\xd9",),
+        telemetry={"Vehicle.Speed": 36.0},
+        deadline_ms=remaining_ms,
+        remaining_ms=remaining_ms,
+        qos_floor=0.5,
+        place="edge",
+    )
+
+
 class Client:
     """Plays a vehicle: sends tasks, and collects what comes back."""
 
@@ -56,22 +71,8 @@ class Client:
         self.results = bus.subscribe(topics.RESULT, vehicle=bus.name)
         self.states = bus.subscribe(topics.NODE_STATE)
 
-    async def send(
-        self, task_id: str, *, remaining_ms: float = 5000.0, prompt: str = "why ?", attempt: int = 1
-    ) -> None:
-        task = Task(
-            task_id=task_id,
-            attempt=1,
-            kind="explain",
-            prompt=prompt,
-            frames=(b"\xff\xd8\xff\xd9",),
-            telemetry={"Vehicle.Speed": 36.0},
-            deadline_ms=remaining_ms,
-            remaining_ms=remaining_ms,
-            qos_floor=0.5,
-            place="edge",
-        )
-        await self.bus.publish(topics.TASK, task, node="edge-1")
+    async def send(self, task_id: str, *, remaining_ms: float = 5000.0, prompt: str = "why ?") -> None:
+        await self.bus.publish(topics.TASK, task(task_id, remaining_ms=remaining_ms, prompt=prompt), node="edge-1")
 
     async def ack(self) -> Accepted | Rejected:
         return (await asyncio.wait_for(anext(self.acks), 20)).body
@@ -162,14 +163,15 @@ async def test_a_task_that_expires_is_cancelled_and_the_next_one_is_answered(bes
     answerer = HeldAnswerer()
     async with serving(best_broker.url, fleet, answerer) as client:
         answerer.free.clear()
-        await client.send("expires", remaining_ms=200.0)
-        await client.send("expires-in-the-queue", remaining_ms=150.0)
+        await client.send("expires", remaining_ms=800.0)
+        await client.send("expires-in-the-queue", remaining_ms=700.0)
         await client.send("has-time", remaining_ms=20_000.0)
         await client.state(lambda state: state.counters.get("cancelled_at_deadline"))
         answerer.free.set()
         assert (await client.result()).task_id == "has-time"
         state = await client.state(lambda state: state.counters.get("answered"))
     assert state.counters["expired_in_queue"] == 1
+    assert state.counters["expired_work_ms"] >= 100
     assert len(answerer.asked) == 2, "what expired in the queue was never computed"
 
 
@@ -221,3 +223,19 @@ async def test_load_and_service_times_are_announced(best_broker, fleet):
         assert isinstance(refusal, Rejected)
         assert refusal.reason == "deadline"
         assert refusal.load.wait_ms > 0, "behind what waits of the same vehicle"
+
+
+async def test_a_link_that_lets_nothing_out_ends_no_node_and_what_was_held_back_is_said_when_asked_again(fleet):
+    bus = Bus(url="mqtt://127.0.0.1:1", fleet=fleet, name="edge-1", outbox_limit=0)
+    worker = InferenceWorker()
+    runner = LocalRunner(HeldAnswerer(), worker, cloud_line=None, slot_power_w=50.0)
+    configuration = NodeConfiguration(name="edge-1", queue_limit=1)
+    server = TaskServer(bus=bus, role="edge", configuration=configuration, runner=runner)
+    for number in range(3):
+        server._take("car-1", task(f"t-{number}"))
+    assert server.counters["held_back"] == 3
+    assert server.state().load is not None
+    assert server.state().counters["rejected.full"] == 2
+    server._take("car-1", task("t-0"))
+    assert (server.counters["resent"], server.counters["held_back"]) == (1, 4)
+    worker.close()
