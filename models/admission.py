@@ -31,7 +31,7 @@ _REMEMBERED_JOBS = 1024
 _LIKELY = 1.28
 _HOPELESS = -1.28
 # An idle node takes what its experience speaks against now and then: refusing it for ever would be learning nothing.
-_TRIAL_INTERVAL_S = 10.0
+_TRIAL_INTERVAL_S = 3.0
 # Names are never empty.
 _NOBODY = ""
 

@@ -14,6 +14,9 @@ _FIRST_DEVIATION = 0.25
 # A process that was stopped for seconds says nothing of its next answer: one observation counts for no more than this
 # many means. Where answers do take longer from now on, a few of them are enough to say so.
 _LARGEST_SURPRISE = 3.0
+# Of an answer that took so much less than expected. A node that was measured in a bad minute, such as its first on a
+# busy machine, refuses what it could do until it has learnt better, and it learns from few answers then.
+_SMOOTHING_DOWN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,10 @@ class ServiceTimes:
             by_kind[kind] = Spread(service_ms, (_FIRST_DEVIATION * service_ms) ** 2)
             return
         difference_ms = min(service_ms, _LARGEST_SURPRISE * known.mean_ms) - known.mean_ms
-        step_ms = _SMOOTHING * difference_ms
-        variance_ms2 = (1 - _SMOOTHING) * (known.variance_ms2 + difference_ms * step_ms)
+        share = _SMOOTHING_DOWN if service_ms * _LARGEST_SURPRISE < known.mean_ms else _SMOOTHING
+        step_ms = share * difference_ms
+        # What was far off was no spread but a mistake.
+        variance_ms2 = (1 - share) * (known.variance_ms2 + (difference_ms * step_ms if share == _SMOOTHING else 0.0))
         by_kind[kind] = Spread(known.mean_ms + step_ms, variance_ms2)
 
     def observe_at_least(self, place: Place, kind: str, service_ms: float) -> None:

@@ -129,8 +129,8 @@ def test_an_idle_node_tries_what_its_experience_speaks_against_now_and_then():
     assert jobs.start_next(0.0) is trial
     assert jobs.give_up(trial, 0.0) is None
     jobs.finish(trial, 700.0)
-    assert isinstance(jobs.admit("v", task("a", remaining_ms=700.0), 9.0), Refusal)
-    assert isinstance(jobs.admit("v", task("b", remaining_ms=700.0), 11.0), Admission)
+    assert isinstance(jobs.admit("v", task("a", remaining_ms=700.0), 2.0), Refusal)
+    assert isinstance(jobs.admit("v", task("b", remaining_ms=700.0), 4.0), Admission)
     assert isinstance(jobs.admit("v", task("c", remaining_ms=700.0), 30.0), Refusal), "it is not idle"
 
 
@@ -200,6 +200,21 @@ def test_behind_many_vehicles_with_one_task_each_everybody_waits_for_all_of_them
         admit(jobs, str(number), vehicle=f"vehicle-{number}")
     jobs.start_next(0.0)
     assert jobs.load(0.0).wait_ms == pytest.approx(800)
+
+
+def test_a_node_that_was_measured_in_a_bad_minute_serves_again_soon():
+    jobs = AdmissionQueue(limit=4)
+    jobs.service.observe("edge", "explain", 6000.0)
+    refused_at_s = []
+    for second in range(60):
+        admitted = jobs.admit("v", task(str(second), remaining_ms=2000.0), float(second))
+        if isinstance(admitted, Refusal):
+            refused_at_s.append(second)
+        else:
+            jobs.start_next(second)
+            jobs.service.observe("edge", "explain", 50.0)
+            jobs.finish(admitted.job, 50.0)
+    assert max(refused_at_s) < 10
 
 
 STEPS = st.lists(

@@ -47,6 +47,13 @@ def test_one_stopped_process_does_not_spoil_the_estimate_and_a_slow_one_is_soon_
     assert times.expected("edge", "explain").mean_ms == pytest.approx(2_000.0, rel=0.1)
 
 
+def test_a_bad_first_minute_is_forgotten_after_few_answers():
+    times = learnt(6_000.0)
+    for _ in range(6):
+        times.observe("edge", "explain", 50.0)
+    assert times.expected("edge", "explain").quantile_ms(1.28) < 500
+
+
 def test_an_answer_that_was_broken_off_counts_only_where_it_took_longer_than_expected():
     times = learnt(*[100.0] * 20)
     times.observe_at_least("edge", "explain", 60.0)
