@@ -20,7 +20,7 @@ Who handles them: the command line prints a `RoadsideError` in one line and exit
 that met a `BackendError`; a replay counts a `VideoError` by reason and goes on with its next clip; a sweep writes a
 `RoadsideError` into the row of the run that failed; a vehicle counts a learner's `WeightsError` by reason and keeps the
 weights that it has; the recorder logs a `RunError` about a kept frame and goes on with
-its ledger; nothing else catches them.
+its ledger; a report names the `RunError` of a damaged part of its run, and reports the rest; nothing else catches them.
 """
 
 from __future__ import annotations
