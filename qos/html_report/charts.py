@@ -59,7 +59,9 @@ def latency_cdf(latencies_ms: Mapping[str, Sequence[float]], deadlines_ms: Mappi
         drawing.line(x(deadline_ms), label_y - 8, x(deadline_ms), area.bottom, "deadline")
         drawing.text(x(deadline_ms) - 4, label_y, f"deadline of {kind}", anchor="end", style="tick")
     for index, (name, values) in enumerate(present.items()):
-        drawing.path([(x(ms), y(share)) for ms, share in _steps(values)], f"line {style_of(name, index)}", name)
+        drawing.path(
+            [(x(ms), y(share)) for ms, share in _steps(values)], f"line {style_of(name, index)} d{index % 4}", name
+        )
     return drawing.markup()
 
 

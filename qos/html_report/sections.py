@@ -105,9 +105,13 @@ def miss_rows(misses: Sequence[Miss]) -> list[Row]:
 def quality_section(found: Sequence[Quality], missing: str) -> dict[str, Any]:
     charts: dict[str, Markup | None] = {}
     for part, heading in (("action", "The right action"), ("reason", "The right reason")):
-        rows = [(q.name, share, "s3" if not q.is_baseline else "s4") for q in found if (share := getattr(q, part))]
+        rows = [
+            (f"{quality.name} ({quality.n:,})", share, "s4" if quality.is_baseline else "s3")
+            for quality in found
+            if (share := getattr(quality, part)) is not None
+        ]
         charts[part] = shares_with_intervals(heading, rows)
-    return {"charts": charts, "counts": [Row(q.name, (f"{q.n:,}",)) for q in found], "missing": missing}
+    return {"charts": charts, "n": max((quality.n for quality in found), default=0), "missing": missing}
 
 
 def energy_section(outcomes: Sequence[Outcome]) -> dict[str, Any]:
