@@ -58,7 +58,8 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type")
 class Load(Part, frozen=True):
     """How busy a node is, as it sees itself at the moment of sending.
 
-    wait_ms: how long a task that arrived now would wait before its inference starts.
+    wait_ms: how long a task that arrived now would wait before its inference starts: in what a node says to a vehicle,
+        that vehicle's next; in its reports to all, one of a vehicle that has none there.
     service_ms: by place and task kind, recent mean time from the start of inference to the answer.
     """
 
@@ -130,7 +131,10 @@ class Accepted(Message, frozen=True, tag="Accepted"):
 
 
 class Rejected(Message, frozen=True, tag="Rejected"):
-    """The node refuses this attempt; the task may be tried elsewhere while time is left."""
+    """The node refuses this attempt, or takes back that it had taken it; the task may be tried elsewhere meanwhile.
+
+    retry_after_ms: from when on it makes sense to ask this node again.
+    """
 
     task_id: Name
     attempt: Count
