@@ -32,6 +32,8 @@ VERBS = (
     "fine-tune",
     "train",
     "bench",
+    "top",
+    "topics",
 )
 
 
