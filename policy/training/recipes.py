@@ -40,14 +40,14 @@ class Recipe:
     """
 
     algorithm: Literal["ddpg", "bandit"] = "ddpg"
-    total_steps: int = 60_000
+    total_steps: int = 40_000
     scaling_steps: int = 6_000
     prior_weight: float = 10.0
     sampled: bool = False
     knobs: int = 0
     noise: NoiseName = "diffusion"
     noise_deviation: float = 0.5
-    validate_every_steps: int = 10_000
+    validate_every_steps: int = 8_000
     ddpg: DdpgOptions = field(
         default_factory=lambda: replace(
             PLACEMENT, warm_up_steps=1_000, guided_steps=5_000, guided_share=0.05, train_every_steps=4, decay_from=0.6

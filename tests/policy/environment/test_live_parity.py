@@ -1,5 +1,6 @@
 """One recorded moment of a real fleet, as the dispatcher sees it and as the simulator does (record_live_state.py)."""
 
+import math
 from array import array
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from roadside.policy.environment.observation import Observer
 from roadside.policy.environment.traces import Traces
 from roadside.policy.environment.uplinks import RecordedUplinks
 from roadside.policy.features import FEATURE_SCHEMA, FEATURES, TaskFacts
+from roadside.policy.guard import Guard
+from roadside.policy.registry import PolicyOptions, make_policy
 from roadside.policy.utility import UtilityModel
 
 UTILITY = UtilityModel()
@@ -48,6 +51,16 @@ def test_the_moment_is_worth_comparing(live):
 def test_the_dispatcher_makes_the_same_features_as_then(live):
     table = build_candidates(live.task, live.views, UTILITY, silent_after_ms=live.silent_after_ms)
     assert table.features == pytest.approx(np.array(live.features), rel=1e-6)
+
+
+def test_what_ships_may_decide_there_by_itself(live):
+    """It was trained on fleets that are like this one, so the guard has nothing to say."""
+    table = build_candidates(live.task, live.views, UTILITY, silent_after_ms=live.silent_after_ms)
+    guard = Guard(make_policy("ddpg", PolicyOptions()), decision_budget_ms=math.inf)
+    decision = guard.decide(live.task, table, NOW_S)
+    assert "guard" not in decision.reason
+    assert not guard.counters
+    assert table.places[decision.chosen] != "vehicle"
 
 
 def test_the_simulator_makes_the_dispatchers_features(live):
