@@ -176,6 +176,10 @@ def _compare(task_id: str, recorded: _Course, replayed: _Course, result: Process
     if expected is None:
         result.left_out["had not ended when the recording did"] += 1
         return
+    if expected.decision is not None and expected.decision.frame_scale < 1:
+        # The vehicle's log holds no pictures, and time that a thread takes is not virtual.
+        result.left_out["had its picture scaled before it was sent"] += 1
+        return
     assert got is not None, "every task ends"
     result.compared += 1
     went, goes = recorded.placements(task_id), replayed.placements(task_id)
