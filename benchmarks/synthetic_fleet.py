@@ -9,6 +9,7 @@ the load of `roadside bench ui`, and stands in for a fleet in the live page's te
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sys
 import time
@@ -20,6 +21,7 @@ from functools import cache
 from PIL import Image, ImageDraw
 
 from ..bus import topics
+from ..bus.errors import OutboxFull
 from ..bus.kinds import KINDS, TaskKind
 from ..bus.messages import (
     Accepted,
@@ -27,6 +29,7 @@ from ..bus.messages import (
     Decision,
     Frame,
     Load,
+    Message,
     NodeState,
     Outcome,
     Result,
@@ -36,6 +39,7 @@ from ..bus.messages import (
 )
 from ..bus.parent import end_with_parent
 from ..bus.places import Place
+from ..bus.topics import Topic
 from ..bus.transport import Bus
 from ..datasets.jpeg import encode_jpeg
 from ..policy.features import FEATURES
@@ -111,15 +115,16 @@ class _Node:
                 memory_bytes=430_000_000,
                 counters={"answers_sent": self._answers, "published": 2 * self._answers},
             )
-            self.bus.post(topics.NODE_STATE, state)
+            _say(self.bus, topics.NODE_STATE, state)
             await asyncio.sleep(_STATE_EVERY_S / 2)
 
     def take(self, vehicle: str, task_id: str) -> None:
-        self.bus.post(topics.ACK, Accepted(task_id=task_id, attempt=1, load=self.load), vehicle=vehicle)
+        _say(self.bus, topics.ACK, Accepted(task_id=task_id, attempt=1, load=self.load), vehicle=vehicle)
 
     def answer(self, vehicle: str, task_id: str, text: str, made_by: tuple[str, ...], *, final: bool) -> None:
         self._answers += final
-        self.bus.post(
+        _say(
+            self.bus,
             topics.RESULT,
             Result(
                 task_id=task_id,
@@ -155,13 +160,13 @@ class _Vehicle:
                 await asyncio.sleep(self._rng.expovariate(self._fleet.rate_hz))
                 self._tasks += 1
                 if self._tasks % _FRAME_EVERY == 1:
-                    self._bus.post(topics.FRAME, self._frame())
+                    _say(self._bus, topics.FRAME, self._frame())
                 group.create_task(self._ask(f"{self._bus.name}-{self._bus.boot_id[:6]}-{self._tasks:06d}"))
 
     async def _tell_state(self) -> None:
         while True:
             state = NodeState(node=self._bus.name, role="vehicle", alive=True, places=("vehicle",), model="narrator")
-            self._bus.post(topics.VEHICLE_STATE, state)
+            _say(self._bus, topics.VEHICLE_STATE, state)
             await asyncio.sleep(_STATE_EVERY_S)
 
     async def _ask(self, task_id: str) -> None:
@@ -181,7 +186,8 @@ class _Vehicle:
             await asyncio.sleep(0.05)
             node.answer(self._bus.name, task_id, text, made_by, final=True)
         latency_ms = (time.monotonic() - created_s) * 1000
-        self._bus.post(
+        _say(
+            self._bus,
             topics.OUTCOME,
             self._outcome(task_id, kind, node, text, made_by, created_at_s, latency_ms, fell_back=fell_back),
         )
@@ -259,6 +265,15 @@ class _Vehicle:
             jpeg=_picture(self._tasks % _PICTURES),
             telemetry={"Vehicle.Speed": float(speed_kmh)},
         )
+
+
+def _say(bus: Bus, topic: Topic, body: Message, vehicle: str | None = None) -> None:
+    """Say it, unless a thousand messages wait already: a machine that is too busy hears less, and the fleet goes on."""
+    with contextlib.suppress(OutboxFull):
+        if vehicle is None:
+            bus.post(topic, body)
+        else:
+            bus.post(topic, body, vehicle=vehicle)
 
 
 @cache
