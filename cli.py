@@ -51,6 +51,7 @@ _EXTRA_OF = {
     "uvicorn": "ui",
     "cryptography": "secure",
     "jinja2": "export",
+    "markupsafe": "export",
     "mcap": "export",
     "pyarrow": "export",
     "accelerate": "train",
