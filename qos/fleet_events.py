@@ -127,8 +127,8 @@ async def watch(
 ) -> None:
     """Call `show` with every event until `stop` is set; a lost connection is waited for.
 
-    broker: URL. tls: folder of certificates, of which that of `name` is shown. explain: whether outcomes tell what the policy saw. Raises BrokerError where the broker cannot be
-    reached at the beginning.
+    broker: URL. tls: folder of certificates, of which that of `name` is shown. explain: whether outcomes tell what the
+    policy saw. Raises BrokerError where the broker cannot be reached at the beginning.
     """
     watcher = _Watcher(selection, explain=explain, show=show)
     async with Bus(url=broker, fleet=fleet, name=name, tls=tls) as bus:
