@@ -23,6 +23,8 @@ from .charts import Mark, latency_cdf, lines_over_time, shares_with_intervals, s
 _BINS = 40
 _MOST_LINES = 8
 _MOST_ROWS = 60
+_MOST_MARKS = 200
+_MOST_MAKERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def marks_of(evidence: Evidence) -> list[Mark]:
     """Members that were away in the middle of the run; everybody leaves at its end."""
     last_task_s = max((outcome.created_at_s for outcome in evidence.outcomes), default=0.0)
     within = [absence for absence in evidence.absences if absence.from_s < last_task_s]
-    return [Mark(max(0.0, a.from_s - evidence.began_at_s), absence_words(a)) for a in within]
+    return [Mark(max(0.0, a.from_s - evidence.began_at_s), absence_words(a)) for a in within[:_MOST_MARKS]]
 
 
 def absence_words(absence: Absence) -> str:
@@ -167,8 +169,9 @@ def decoding_section(outcomes: Sequence[Outcome], context: Mapping[str, Any]) ->
     for place, group in places_of(outcomes).items():
         counts = Counter(maker for outcome in group for maker in outcome.made_by)
         if total := counts.total():
-            bars[place] = {_maker(name): 100 * count / total for name, count in sorted(counts.items())}
-            said = ", ".join(f"{_maker(name)} {count / total:.1%}" for name, count in sorted(counts.items()))
+            most = sorted(counts.most_common(_MOST_MAKERS))
+            bars[place] = {_maker(name): 100 * count / total for name, count in most}
+            said = ", ".join(f"{_maker(name)} {count / total:.1%}" for name, count in most)
             modes = Counter(outcome.mode for outcome in group)
             makers.append(Row(place, (f"{total:,}", said, ", ".join(f"{m} ({n})" for m, n in modes.most_common(4)))))
     answers = context["answers"]
@@ -229,7 +232,7 @@ def nodes_section(evidence: Evidence) -> dict[str, Any]:
         "rows": rows[:_MOST_ROWS],
         "more": max(0, len(rows) - _MOST_ROWS),
         "charts": charts,
-        "absences": [f"{mark.text}, {mark.at_s:.0f} s after the fleet was first heard" for mark in marks],
+        "absences": [f"{mark.text}, {mark.at_s:.0f} s after the fleet was first heard" for mark in marks[:_MOST_ROWS]],
     }
 
 

@@ -20,6 +20,8 @@ from .charts import Span, task_timeline
 _SEVERITY = ("lost", "expired", "rejected", "fallback", "result")
 _LONGEST_SIDE_PX = 480
 _JPEG_QUALITY = 80
+# A node that repeats itself for ever must not make the page endless.
+_MOST_EVENTS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def _spans(outcome: Outcome) -> list[Span]:
 
 
 def _events(key: TaskKey, created_at_s: float, outcome: Outcome | None, evidence: Evidence) -> list[tuple[float, str]]:
-    """(ms since creation, what), in order, as the recorder heard it."""
+    """(ms since creation, what), in order, as the recorder heard it; the first thirty."""
     found: list[tuple[float, str]] = []
     for ack in evidence.acks_of.get(key, []):
         said = f"{ack.node} has it" if ack.accepted else f"{ack.node} refuses: {ack.reason}"
@@ -148,7 +150,7 @@ def _events(key: TaskKey, created_at_s: float, outcome: Outcome | None, evidence
     if outcome is not None and outcome.state in ("result", "fallback"):
         who = "the narrator speaks" if outcome.state == "fallback" else "the driver has the answer"
         found.append((outcome.latency_ms, who))
-    return sorted((max(0.0, at_ms), what) for at_ms, what in found)
+    return sorted((max(0.0, at_ms), what) for at_ms, what in found)[:_MOST_EVENTS]
 
 
 def _pictures(key: TaskKey, evidence: Evidence) -> list[Picture]:

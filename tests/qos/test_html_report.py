@@ -136,6 +136,22 @@ def test_what_was_sent_is_never_markup(
     assert "{{ 7*7 }}" in page.text
 
 
+def test_whoever_repeats_himself_does_not_make_the_page_endless(
+    run: RunDirectory, tmp_path: Path, an_outcome: MakeOutcome, a_result: MakeResult, a_state: MakeState
+):
+    with LedgerWriter(run) as writer:
+        outcome = an_outcome(made_by=tuple(f"maker-{number}-{'x' * 80}" for number in range(4000)), text="t" * 2000)
+        writer.add(outcome, {"vehicle": "vehicle-1"}, _BORN_S + 100)
+        for number in range(1000):
+            names = {"vehicle": "vehicle-1", "node": f"node-{number}"}
+            writer.add(a_result(task_id=outcome.task_id, text="t" * 2000), names, _BORN_S + number / 1000)
+            for alive in (True, False):
+                state = a_state(node=f"node-{number}", alive=alive, model="m" * 96)
+                writer.add(state, names, _BORN_S - 10 + number / 1000)
+    page_of(run, tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
+
+
 def test_each_miss_has_its_cause(run: RunDirectory, an_outcome: MakeOutcome, a_result: MakeResult, a_state: MakeState):
     late = {"state": "fallback", "reason": "no answer in time", "place": "vehicle", "node": "vehicle-1"}
     expected: dict[str, str] = {}
