@@ -69,7 +69,7 @@ def measured_tasks(recorded: Iterable[RecordedOutcome]) -> list[MeasuredTask]:
         if not each.repeat and each.outcome.state == "result" and each.outcome.decision is not None
     ]
     if not answered:
-        raise RunError("the run has no answers to calibrate by: repeat it with more tasks (--duration, --rate-hz)")
+        raise RunError("the run has no answers to calibrate by: repeat it with more tasks (--duration, --rate)")
     answered.sort(key=lambda each: each[1].created_at_s)
     first_s = answered[0][1].created_at_s
     return [_measured(vehicle, outcome, outcome.created_at_s - first_s) for vehicle, outcome in answered]

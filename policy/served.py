@@ -29,9 +29,7 @@ ABLATIONS = (
     "ddpg-1-step",
     "ddpg-gaussian-noise",
     "ddpg-ornstein-uhlenbeck-noise",
-    "ddpg-no-guide",
     "ddpg-no-memory",
-    "ddpg-straight-through",
 )
 
 _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 0.5, 1.0

@@ -1,7 +1,7 @@
 """With what each policy that has weights is trained: DDPG, the bandit, and DDPG with one thing changed.
 
-DDPG and the bandit learn on fleets of every kind. What DDPG's parts are worth is told on the committed fleet alone, and
-from fewer decisions: `ddpg-one-fleet` is whole, and the others lack one part of it each.
+DDPG learns on fleets of every kind. The bandit, and what tells what DDPG's parts are worth, learn on the committed
+fleet alone and from fewer decisions: `ddpg-one-fleet` is whole, and the others lack one part of it each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLACEMENT = DdpgOptions(
 class Recipe:
     """total_steps: decisions to learn from. scaling_steps: further ones, by the guide, that fix the inputs' scaling.
 
-    prior_weight: of the expected utility in a score. sampled: whether the actor's choice is relaxed by a draw.
+    prior_weight: of the expected utility in a score.
     knobs: 2 where they are to be learnt.
     noise_deviation: of the exploration noise, in units of the score.
     validate_every_steps: decisions between two looks at the validation episodes; the best weights are kept.
@@ -43,7 +43,6 @@ class Recipe:
     total_steps: int = 40_000
     scaling_steps: int = 6_000
     prior_weight: float = 10.0
-    sampled: bool = False
     knobs: int = 0
     noise: NoiseName = "diffusion"
     noise_deviation: float = 0.5
@@ -73,7 +72,7 @@ def recipe_of(name: str, *, quick: bool = False) -> Recipe:
     changed = {
         "ddpg": recipe,
         "bandit": replace(
-            recipe,
+            one_fleet,
             algorithm="bandit",
             prior_weight=1.0,
             noise="gaussian",
@@ -85,9 +84,7 @@ def recipe_of(name: str, *, quick: bool = False) -> Recipe:
         "ddpg-1-step": replace(one_fleet, ddpg=replace(ddpg, steps=1)),
         "ddpg-gaussian-noise": replace(one_fleet, noise="gaussian"),
         "ddpg-ornstein-uhlenbeck-noise": replace(one_fleet, noise="ornstein-uhlenbeck"),
-        "ddpg-no-guide": replace(one_fleet, ddpg=replace(ddpg, guided_steps=ddpg.warm_up_steps, guided_share=0.0)),
         "ddpg-no-memory": replace(one_fleet, variety=replace(one_fleet.variety, remembers=False)),
-        "ddpg-straight-through": replace(one_fleet, sampled=True),
     }
     assert changed.keys() == {"ddpg", "bandit", KNOBS, ONE_FLEET, *ABLATIONS}
     if name not in changed:

@@ -246,7 +246,7 @@ def _build(recipe: Recipe, rows: NDArray[np.float32]) -> tuple[Agent, SetActor, 
     if recipe.algorithm == "bandit":
         model = _scaled(SetActor(prior_weight=recipe.prior_weight), rows)
         return Bandit(model, recipe.ddpg), model, noise
-    actor = _scaled(SetActor(recipe.knobs, prior_weight=recipe.prior_weight, sampled=recipe.sampled), rows)
+    actor = _scaled(SetActor(recipe.knobs, prior_weight=recipe.prior_weight), rows)
     agent = Ddpg(actor, _scaled(SetCritic(recipe.knobs), rows), recipe.ddpg)
     return agent, agent.target_actor, noise
 

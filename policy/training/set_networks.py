@@ -85,14 +85,13 @@ class SetActor(Actor):
     """Scores for the candidates, and the knobs of each. knobs: how many; none where nothing else is to be decided.
 
     prior_weight: of the expected utility in the score, so that learning begins from what greed would do.
-    relaxed by: the probabilities of a softmax over the scores, or, `sampled`, one draw from it with the gradient of
-    the probabilities (straight-through Gumbel-softmax; Jang, Gu and Poole, 2017).
+    relaxed by: the probabilities of a softmax over the scores.
     """
 
-    def __init__(self, knobs: int = 0, *, prior_weight: float = 10.0, sampled: bool = False) -> None:
+    def __init__(self, knobs: int = 0, *, prior_weight: float = 10.0) -> None:
         super().__init__()
         self.net = SetNetwork(1 + knobs)
-        self.knobs, self.prior_weight, self._sampled = knobs, prior_weight, sampled
+        self.knobs, self.prior_weight = knobs, prior_weight
 
     def forward(self, observation: Tensors) -> Tensor:
         out = self.net(observation)
@@ -110,14 +109,9 @@ class SetActor(Actor):
         return torch.cat([chosen.unsqueeze(-1), knobs], -1).flatten(1)
 
     def relax(self, raw: Tensor, observation: Tensors, generator: torch.Generator) -> Tensor:
+        del generator
         scores, knobs = self._split(raw, observation)
-        if self._sampled:
-            uniform = torch.rand(scores.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
-            soft = torch.softmax(scores - torch.log(-torch.log(uniform)), 1)
-            hard = nn.functional.one_hot(soft.argmax(1), soft.shape[1]).to(raw.dtype)
-            shares = hard + soft - soft.detach()
-        else:
-            shares = torch.softmax(scores, 1)
+        shares = torch.softmax(scores, 1)
         return torch.cat([shares.unsqueeze(-1), knobs], -1).flatten(1)
 
     def cost(self, raw: Tensor, observation: Tensors) -> Tensor:
