@@ -176,9 +176,9 @@ class _Soak:
                 raise result
 
     async def _look_at_processes(self, fleet: LoadedFleet, vehicles: list[str]) -> None:
-        while True:
+        # Not while the vehicles come to their ends, and close what they have open.
+        while (at_s := time.monotonic() - self._began_s) <= self._duration_s:
             await asyncio.sleep(self._settings.sample_s)
-            at_s = time.monotonic() - self._began_s
             pids = {name: fleet.fleet.pid(name) for name in ("recorder", *NODES, *vehicles)}
             for name, pid in {"broker": fleet.broker.pid, **pids}.items():
                 self._samples.setdefault(name, Samples()).take(pid, at_s)

@@ -14,6 +14,8 @@ from ..qos.report import mean, percentile
 
 _MB = 1e6
 _HOUR_S = 3600.0
+# A process that was started anew loads its model first.
+_LOADING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ def memory_slope(samples: list[Sample], *, warm_up_s: float, stretch_s: float) -
 def process_row(name: str, samples: Samples, *, warm_up_s: float, stretch_s: float) -> dict[str, Any]:
     """What a report says of one process. Where it was started anew, all is of its last life."""
     taken = samples.taken
+    if samples.lives > 1 and taken:
+        warm_up_s = max(warm_up_s, taken[0].at_s + _LOADING_S)
     settled = [each for each in taken if each.at_s >= warm_up_s] or taken
     slope = memory_slope(taken, warm_up_s=warm_up_s, stretch_s=stretch_s)
     return {
