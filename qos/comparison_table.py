@@ -15,7 +15,8 @@ _STYLES = {"better": "green", "worse": "red", "differs": "bold"}
 def comparison_table(comparison: Comparison) -> RenderableType:
     """Figures side by side, a sentence for each, and what differs in the circumstances."""
     names = [summary["run"] for summary in comparison.summaries]
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    # Six columns in 80 characters.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for heading in ("figure", "first", "second", "difference", "95% interval", ""):
         table.add_column(heading, justify="left" if heading in ("figure", "") else "right")
     for each in comparison.differences:
@@ -26,8 +27,8 @@ def comparison_table(comparison: Comparison) -> RenderableType:
             each.name,
             written(each.first, each.unit),
             written(each.second, each.unit),
-            signed(each.difference.value, each.unit),
-            ends(each.difference, each.unit),
+            _short(signed(each.difference.value, each.unit)),
+            _short(ends(each.difference, each.unit)),
             Text(each.verdict or "none shown", style=_STYLES.get(each.verdict, "dim")),
         )
     methods = sorted({each.method for each in comparison.differences if each.difference is not None})
@@ -45,3 +46,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         other,
     ]
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
+
+
+def _short(difference: str) -> str:
+    return difference.replace("points", "pts")
