@@ -116,7 +116,7 @@ def test_the_demo_over_mutual_tls_leaves_no_key_behind(tmp_path: Path):
 @pytest.mark.slow
 def test_edges_and_clouds_answer_over_mutual_tls(tmp_path: Path):
     """Every topic of collaborative decoding, under the access rules, with a learner beside it."""
-    arguments = ("--edges", "1", "--vehicles", "1", "--place", "edge+cloud", "--theta", "1.1", "--duration", "15")
+    arguments = ("--edges", "1", "--vehicles", "1", "--place", "edge+cloud", "--theta", "1.1", "--duration", "40")
     summary = demo(tmp_path, *arguments, "--rate", "0.5")
     assert summary["placements"]["edge+cloud"] > 0
     assert summary["context"]["cloud_requests"] > 0
