@@ -1,9 +1,5 @@
 """Sphinx builds these pages into HTML: `make docs`. A warning is an error there."""
 
-import re
-
-from sphinx.application import Sphinx
-
 project = "roadside"
 author = "roadside's authors"
 extensions = ["myst_parser"]
@@ -22,17 +18,3 @@ html_copy_source = False
 myst_heading_anchors = 3
 # Indented blocks are commands, TOML, code or output; what a lexer cannot tell apart it must not colour.
 highlight_language = "text"
-
-PAGE = re.compile(r"[a-z-]+")
-
-
-def leave_out_absent_pages(app: Sphinx, docname: str, source: list[str]) -> None:
-    """A part's page may come later than its place in the index."""
-    if docname == "index":
-        lines = source[0].split("\n")
-        is_absent = {line: PAGE.fullmatch(line) and not (app.srcdir / f"{line}.md").exists() for line in lines}
-        source[0] = "\n".join(line for line in lines if not is_absent[line])
-
-
-def setup(app: Sphinx) -> None:
-    app.connect("source-read", leave_out_absent_pages)
