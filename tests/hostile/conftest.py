@@ -30,7 +30,7 @@ from .corpus import STRANGER, TASK
 FLEET = "hostile"
 GOOD_VEHICLE = "good-vehicle"
 # Told often, so that a test need not wait for what they count.
-HEARTBEAT_S = 0.1
+HEARTBEAT_S = 0.2
 ANSWERING = ("edge-1", "cloud-1")
 _READY_S = 120.0
 _PATIENCE_S = 60.0
@@ -161,7 +161,7 @@ async def besieged(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Be
         await fleet.ready(["recorder", *ANSWERING], timeout_s=_READY_S)
         await fleet.start(
             *("vehicle-1", "vehicle", "--name", "vehicle-1", "--fleet", FLEET, "--policy", "ddpg"),
-            *("--journal", str(run.journal_path("vehicle-1")), "--rate-hz", "1", "--duration", "3600"),
+            *("--journal", str(run.journal_path("vehicle-1")), "--rate-hz", "0.7", "--duration", "3600"),
         )
         await fleet.ready(["vehicle-1"], timeout_s=_READY_S)
         address = BrokerAddress.parse(broker.url)

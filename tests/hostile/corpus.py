@@ -62,6 +62,8 @@ TASK = Task(
     remaining_ms=60_000.0,
     qos_floor=0.0,
     place="edge",
+    # Enough words to know a good answer by.
+    max_tokens=8,
 )
 RESULT = Result(
     task_id="t-1",
