@@ -225,9 +225,12 @@ class AdmissionQueue:
 
     def _remember(self, job: Job) -> None:
         """Until its deadline, more or less: nobody asks again for an answer that would be late."""
-        self._known[_key(job)] = job
-        while len(self._known) > _REMEMBERED_JOBS or next(iter(self._known.values())).deadline_s < job.arrived_s:
+        while self._known:
+            oldest = next(iter(self._known.values()))
+            if len(self._known) < _REMEMBERED_JOBS and oldest.deadline_s >= job.arrived_s:
+                break
             self._known.popitem(last=False)
+        self._known[_key(job)] = job
 
     def _forget(self, job: Job) -> None:
         self._known.pop(_key(job), None)

@@ -76,6 +76,13 @@ def test_an_attempt_is_remembered_until_its_time_is_over():
     assert len(jobs._known) == 3
 
 
+def test_a_task_whose_time_was_over_when_it_came_is_refused_or_tried_like_any_other():
+    for remaining_ms in (-5.0, 0.0):
+        jobs = queue()
+        jobs.admit("v", task("a", remaining_ms=remaining_ms), 0.0)
+        assert isinstance(jobs.admit("v", task("b", remaining_ms=remaining_ms), 1.0), Refusal)
+
+
 def test_refuses_when_full_and_says_when_a_place_will_be_free():
     jobs = queue(limit=2)
     admit(jobs, "running")
