@@ -306,7 +306,7 @@ class Dispatcher:
 
     def hear_result(self, received: Received) -> None:
         result: Result = received.body
-        node, now_s = received.names["node"], time.monotonic()
+        node = received.names["node"]
         self._history.note(
             "answer.received",
             task=result.task_id,
@@ -315,6 +315,8 @@ class Dispatcher:
             final=result.final,
             whole=result.is_whole,
         )
+        # As late as can be: what is decided by it is shown at once.
+        now_s = time.monotonic()
         self._heard_of(node, result.task_id, result.load, now_s)
         task = self._open.get(result.task_id)
         if task is None:
