@@ -110,7 +110,7 @@ def _members(**given: str) -> list[tuple[str, IdentityRole]]:
         if names.isdecimal() and int(names) > _LARGEST_COUNT:
             raise ConfigurationError(f"--{plural} {names} is more than {_LARGEST_COUNT}: make several fleets")
         each = [f"{role}-{number}" for number in range(1, int(names) + 1)] if names.isdecimal() else names.split(",")
-        members += [(name.strip(), role) for name in each if name.strip()]
+        members.extend((name.strip(), role) for name in each if name.strip())
     return members
 
 
@@ -126,8 +126,7 @@ def _of_file(
     read = read_fleet(document)
     if read.problems:
         raise ConfigurationError(f"{file}: {read.problems[0]}; `roadside check {file}` shows all there is to mend")
-    members: list[tuple[str, IdentityRole]] = [(member.name, member.role) for member in read.members]
-    return read.name, [*members, (read.recorder.name, "recorder")]
+    return read.name, [(member.name, _role_named(member.role)) for member in (*read.members, read.recorder)]
 
 
 def _role_named(role: str) -> IdentityRole:
