@@ -30,8 +30,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._now_s
 
     def jump(self, by_s: float) -> None:
-        # Never by nothing: far from 0 a step may be too small for a float to tell.
-        self._now_s = max(self._now_s + by_s, math.nextafter(self._now_s, math.inf))
+        # To just behind a timer: far from 0 a float cannot tell it from the clock's own resolution, and a loop that has
+        # come to its very moment would wait for it for ever.
+        self._now_s = math.nextafter(self._now_s + by_s, math.inf)
 
 
 class _JumpingSelector(selectors.SelectSelector):

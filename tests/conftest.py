@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from roadside.bus.broker import Broker, BrokerKind, find_mosquitto
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,13 @@ def broker(broker_kind: BrokerKind) -> Iterator[Broker]:
 def best_broker() -> Iterator[Broker]:
     """One running broker, of the kind that a user of this machine gets: for tests too slow to run with both."""
     yield from _running(None)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_at_first() -> Iterator[None]:
+    """The command line, called in a test, sets up logging for its whole process, and for a stream that ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
