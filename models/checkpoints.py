@@ -25,6 +25,7 @@ from .exits import SETTINGS_FILE, Exits, default_layers, exits_from_final_head, 
 from .stage_weights import NotInParts, Part, WeightFiles, empty_model, find_weights, hold, lacking
 from .stages import decoder_of, final_head, visual_layers
 from .still_images import load_processor
+from .without_initialisation import alone_in_the_library
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
@@ -229,13 +230,14 @@ def _load_pretrained(source: str, *, local_files_only: bool) -> tuple[PreTrained
     transformers = quiet_transformers()
     try:
         processor = load_processor(source, local_files_only=local_files_only)
-        model, found = transformers.AutoModelForImageTextToText.from_pretrained(
-            source,
-            local_files_only=local_files_only,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with alone_in_the_library():
+            model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+                source,
+                local_files_only=local_files_only,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except _UNREADABLE as error:
         raise _not_loaded(source, error) from error
     # The library would fill gaps with random numbers and only warn.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..bus.errors import ModelError
 from .stages import check_shape, decoder_of
+from .without_initialisation import without_initialisation
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -83,9 +84,8 @@ def empty_model(config: PretrainedConfig) -> Any:
     Its buffers, such as rotary frequencies, are real: files do not have them.
     """
     from transformers import AutoModelForImageTextToText
-    from transformers.initialization import no_init_weights
 
-    with no_init_weights():
+    with without_initialisation():
         # Not on the meta device at once, for the buffers' sake. Memory that is never written to is never taken.
         model: Any = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     model.tie_weights()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..bus.errors import SplitError
 from .exits import default_layers
 from .prompt_layout import LaidOutPrompt, VisualFeatures, position_ids_behind
+from .without_initialisation import without_initialisation
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -28,8 +29,6 @@ class Stage:
 
     def __init__(self, decoder: PreTrainedModel, first_layer: int, end_layer: int) -> None:
         """Raises SplitError where the layers are not the decoder's, or the decoder is not made of layers and a norm."""
-        from transformers.initialization import no_init_weights
-
         check_shape(decoder)
         if not 0 <= first_layer < end_layer <= decoder.config.num_hidden_layers:
             raise SplitError(
@@ -39,7 +38,7 @@ class Stage:
         self.first_layer = first_layer
         self.end_layer = end_layer
         config = _sliced_config(decoder.config, first_layer, end_layer)
-        with no_init_weights():
+        with without_initialisation():
             self._layers: Any = type(decoder)(config)
         self._layers.norm = nn.Identity()
         del self._layers.embed_tokens

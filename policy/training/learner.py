@@ -142,7 +142,8 @@ class PolicyLearner:
             return Verdict("none", f"{len(self._since)} outcomes of what is served are too few to judge a successor by")
         proposal = self.proposal()
         comparison = compare(list(self._held_out), SetScorer(proposal), SetScorer(self.current), self._rewards)
-        if comparison.lower <= self._options.margin:
+        # So written that what is no number is never better.
+        if not comparison.lower > self._options.margin:
             return Verdict("none", "not surely better than what is served", comparison)
         save_weights(self._folder / PREVIOUS_FILE, self.current)
         self._serve(proposal)

@@ -1,5 +1,7 @@
 """Learning from outcomes: their order, doubly robust comparison, promotion and roll-back."""
 
+import math
+
 import numpy as np
 import pytest
 from roadside.bus.errors import ConfigurationError
@@ -8,9 +10,9 @@ from roadside.policy.experience import Experience, Knobs
 from roadside.policy.features import FEATURES, TaskFacts
 from roadside.policy.node_memory import INPUTS
 from roadside.policy.scorer import SetScorer
-from roadside.policy.training.comparison import compare
+from roadside.policy.training.comparison import Comparison, compare
 from roadside.policy.training.experience_stream import Decided, ExperienceStream
-from roadside.policy.training.learner import LearnerOptions, PolicyLearner
+from roadside.policy.training.learner import LearnerOptions, PolicyLearner, Verdict
 from roadside.policy.training.set_networks import SetActor, export
 from roadside.policy.weights import Weights
 
@@ -149,6 +151,14 @@ def test_what_is_not_better_is_not_promoted(tmp_path):
     verdict = learner.review()
     assert verdict.action == "none"
     assert verdict.comparison is not None
+
+
+def test_what_is_no_number_is_not_promoted(tmp_path, monkeypatch):
+    nothing = Comparison(math.nan, math.nan, math.nan, 0.0, 100)
+    monkeypatch.setattr("roadside.policy.training.learner.compare", lambda *_: nothing)
+    learner = PolicyLearner(tmp_path, start=greedy(), options=LearnerOptions(patience_s=0.0, least_held_out=100))
+    learner.train(1, now_s=feed(learner, 0, 800, rewards=(0.2, 0.6, 0.4)))
+    assert learner.review() == Verdict("none", "not surely better than what is served", nothing)
 
 
 def test_what_is_promoted_may_be_trusted_wherever_the_fleet_has_been(tmp_path):
