@@ -215,7 +215,11 @@ def _bench_table(heading: str, rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
     def written(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
+        if value is None:
+            return "–"
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
     table = Table(title=heading)
     if len(rows) == 1:
@@ -224,8 +228,11 @@ def _bench_table(heading: str, rows: list[dict[str, Any]]) -> Table:
         for name, value in rows[0].items():
             table.add_row(name.replace("_", " "), written(value))
         return table
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "))
+    for number, column in enumerate(rows[0]):
+        # What a row is of must stay readable, however narrow the terminal.
+        table.add_column(
+            column.replace("_", " "), no_wrap=number == 0, min_width=12 if number == 0 else None, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(written(value) for value in row.values()))
     return table
