@@ -11,43 +11,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from roadside.benchmarks.capacity import keeps_up, queue_by_stretch
 from roadside.benchmarks.loaded_fleet import Stage
-from roadside.bus.messages import Load, NodeState, Outcome, TaskState, Timing
+from roadside.bus.messages import Load, NodeState, Outcome, TaskState
 from roadside.qos.intervals import slope_95
 from roadside.qos.ledger import Ledger, RecordedState
 from roadside.qos.ledger_writer import LedgerWriter
 from roadside.qos.run import RunDirectory
+
+from .. import plain_messages
 
 ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
 _STATE = RecordedState(0.0, "edge-1", "edge", True, "small", "", 1.0, 0.0, 1, queued=0)
 
 
 def outcome(latency_ms: float, state: TaskState = "result") -> Outcome:
-    return Outcome(
+    return msgspec.structs.replace(
+        plain_messages.OUTCOME,
         task_id="task",
-        kind="explain",
         state=state,
-        reason="",
         text="",
         created_at_s=0.0,
-        deadline_ms=2000.0,
-        requested="edge",
-        place="edge",
-        node="edge-1",
         mode="",
-        accepted=True,
-        attempts=1,
         latency_ms=latency_ms,
         first_answer_ms=latency_ms,
         network_ms=0.0,
-        timing=Timing(),
         energy_j=0.0,
-        energy_method="modelled",
         clip="",
         moment_s=0.0,
-        decision=None,
     )
 
 

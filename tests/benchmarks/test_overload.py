@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import msgspec
 import pytest
 from roadside.benchmarks.loaded_fleet import Stage
 from roadside.benchmarks.overload import Observer, _Measured, _ratios
@@ -15,34 +16,28 @@ from roadside.bus.messages import Accepted, Envelope, Load, Message, NodeState, 
 from roadside.bus.topics import Topic
 from roadside.bus.transport import Bus, Received
 
+from .. import plain_messages
+
 ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
 LOAD = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={})
 
 
 def outcome(task_id: str, node: str, state: Any = "result") -> Outcome:
-    return Outcome(
+    return msgspec.structs.replace(
+        plain_messages.OUTCOME,
         task_id=task_id,
-        kind="explain",
         state=state,
-        reason="",
         text="",
         created_at_s=0.0,
-        deadline_ms=2000.0,
-        requested="edge",
         place="edge" if state == "result" else "vehicle",
         node=node,
         mode="",
-        accepted=True,
-        attempts=1,
         latency_ms=100.0,
         first_answer_ms=100.0,
         network_ms=0.0,
-        timing=Timing(),
         energy_j=0.0,
-        energy_method="modelled",
         clip="",
         moment_s=0.0,
-        decision=None,
     )
 
 

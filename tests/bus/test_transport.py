@@ -13,20 +13,21 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiomqtt
+import msgspec
 import pytest
 from roadside.bus import codec, topics
 from roadside.bus.broker import Broker, BrokerKind
 from roadside.bus.connection import BrokerAddress, explain
 from roadside.bus.errors import BrokerError, BusError, ConfigurationError, MessageRefused, OutboxFull
-from roadside.bus.messages import SCHEMA_VERSION, Accepted, Envelope, Load, NodeState, Result, Task, Timing
+from roadside.bus.messages import SCHEMA_VERSION, Accepted, Envelope, NodeState, Result, Task
 from roadside.bus.subscription import Received
 from roadside.bus.transport import Bus
+
+from .. import plain_messages
 
 # Nothing here waits by the clock; this only ends a test that would hang.
 PATIENCE_S = 15.0
 pytestmark = pytest.mark.timeout(2 * PATIENCE_S)
-
-IDLE = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={})
 
 
 def state(node: str, alive: bool = True, uptime_s: float = 0.0) -> NodeState:
@@ -34,36 +35,11 @@ def state(node: str, alive: bool = True, uptime_s: float = 0.0) -> NodeState:
 
 
 def task(task_id: str, frame: bytes = b"\xff\xd8\xff\xd9") -> Task:
-    return Task(
-        task_id=task_id,
-        attempt=1,
-        kind="hazard",
-        prompt="what must the driver react to ?",
-        frames=(frame,),
-        telemetry={"Vehicle.Speed": 48.5},
-        deadline_ms=700.0,
-        remaining_ms=650.0,
-        qos_floor=0.5,
-        place="edge",
-    )
+    return msgspec.structs.replace(plain_messages.TASK, task_id=task_id, frames=(frame,))
 
 
 def result(task_id: str) -> Result:
-    return Result(
-        task_id=task_id,
-        attempt=1,
-        final=True,
-        text="the car brakes",
-        place="edge",
-        mode="standalone",
-        model="m",
-        made_by=("exit1",),
-        confidence=0.9,
-        timing=Timing(),
-        energy_j=1.0,
-        energy_method="modelled",
-        load=IDLE,
-    )
+    return msgspec.structs.replace(plain_messages.RESULT, task_id=task_id, text="the car brakes")
 
 
 @pytest.fixture
@@ -162,7 +138,7 @@ async def test_who_subscribed_to_nothing_gets_nothing(connect):
         async with connect("edge-2") as silent:
             acks = silent.subscribe(topics.ACK, vehicle="edge-2")
             await acks.active.wait()
-            await edge.publish(topics.ACK, Accepted("t-1", 1, IDLE), vehicle="edge-2")
+            await edge.publish(topics.ACK, Accepted("t-1", 1, plain_messages.IDLE), vehicle="edge-2")
             await anext(acks)
             assert silent.counters["unwanted"] == 0
 
@@ -229,7 +205,7 @@ async def test_closing_ends_the_iterations_after_what_waits(connect):
         acks = car.subscribe(topics.ACK, vehicle="car-1")
         await acks.active.wait()
         async with connect("edge-1") as edge:
-            await edge.publish(topics.ACK, Accepted("t-1", 1, IDLE), vehicle="car-1")
+            await edge.publish(topics.ACK, Accepted("t-1", 1, plain_messages.IDLE), vehicle="car-1")
         await until(lambda: len(acks))
     assert [received.body.task_id async for received in acks] == ["t-1"]
     with pytest.raises(BusError, match="closed"):
@@ -624,7 +600,7 @@ async def test_a_broker_keeps_no_states_for_a_process_that_never_comes_back(best
     async with Bus(url=best_broker.url, fleet=fleet, name="edge-1") as edge:
         for number in range(20):
             await edge.publish(topics.NODE_STATE, state("edge-1", uptime_s=number))
-        await edge.publish(topics.ACK, Accepted("t", 1, IDLE), vehicle="killed-1")
+        await edge.publish(topics.ACK, Accepted("t", 1, plain_messages.IDLE), vehicle="killed-1")
     port = BrokerAddress.parse(best_broker.url).port
     identifier = f"{fleet}.killed-1.{bus.boot_id}"
     credentials = BrokerAddress.parse(best_broker.url)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
+import msgspec
 import numpy as np
 from PIL import Image
 from roadside.bus import codec, topics
@@ -34,12 +35,8 @@ from roadside.bus.messages import (
     Message,
     Nack,
     NodeState,
-    Outcome,
     PolicyWeights,
     PromptContext,
-    Result,
-    Task,
-    Timing,
     TokenReply,
 )
 from roadside.bus.tensors import TensorPayload
@@ -47,13 +44,14 @@ from roadside.bus.topics import Topic
 from roadside.datasets.jpeg import encode_jpeg
 from roadside.datasets.samples import make_sample
 
+from .. import plain_messages
+
 STRANGER = "stranger-1"
 SAMPLE = make_sample(4_200_000)
 JPEG = encode_jpeg(SAMPLE.image, 85)
 LOAD = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={"edge": {"explain": 20.0}})
-TASK = Task(
-    task_id="t-1",
-    attempt=1,
+TASK = msgspec.structs.replace(
+    plain_messages.TASK,
     kind="explain",
     prompt="what is the car doing and why ?",
     frames=(JPEG,),
@@ -61,48 +59,18 @@ TASK = Task(
     deadline_ms=60_000.0,
     remaining_ms=60_000.0,
     qos_floor=0.0,
-    place="edge",
-    # Enough words to know a good answer by.
     max_tokens=8,
 )
-RESULT = Result(
-    task_id="t-1",
-    attempt=1,
-    final=True,
-    text="the car is stopped .",
-    place="edge",
-    mode="standalone",
-    model="m",
-    made_by=("exit1",),
-    confidence=1.0,
-    timing=Timing(),
-    energy_j=1.0,
-    energy_method="modelled",
-    load=LOAD,
-)
-OUTCOME = Outcome(
-    task_id="t-1",
-    kind="explain",
-    state="result",
-    reason="",
+RESULT = msgspec.structs.replace(plain_messages.RESULT, text="the car is stopped .", confidence=1.0, load=LOAD)
+OUTCOME = msgspec.structs.replace(
+    plain_messages.OUTCOME,
     text="the car is stopped .",
     created_at_s=1e9,
-    deadline_ms=2000.0,
-    requested="edge",
-    place="edge",
-    node="edge-1",
-    mode="standalone",
-    accepted=True,
-    attempts=1,
     latency_ms=30.0,
     first_answer_ms=30.0,
     network_ms=2.0,
-    timing=Timing(),
-    energy_j=1.0,
-    energy_method="modelled",
     clip="c",
     moment_s=0.0,
-    decision=None,
 )
 HIDDEN = TensorPayload("float16", (2, 192), memoryview(bytes(2 * 192 * 2)))
 CHUNK = ContextChunk(session="lease.1", rollback=0, position=0, hidden=HIDDEN)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from roadside.bus.errors import ConfigurationError
-from roadside.bus.messages import Decision, Outcome, Timing, Truth
+from roadside.bus.messages import Decision, Outcome, Truth
 from roadside.bus.places import Place
 from roadside.learner_node.configuration import LEARNABLE
 from roadside.policy.base import Choice
@@ -22,6 +22,8 @@ from roadside.policy.guard import Guard
 from roadside.policy.registry import PolicyOptions, make_policy, policy_names
 from roadside.policy.utility import UtilityModel
 from roadside.policy.weights import bundled_weights
+
+from .. import plain_messages
 
 TASK = TaskFacts(kind="explain", deadline_ms=2000, remaining_ms=2000, qos_floor=0.6, upload_bytes=10_000, tokens=32)
 
@@ -237,26 +239,18 @@ class Listening(Scripted):
 
 
 def outcome(decision: Decision | None, **changes: Any) -> Outcome:
-    plain = Outcome(
+    plain = msgspec.structs.replace(
+        plain_messages.OUTCOME,
         task_id="vehicle-1-00001",
-        kind="explain",
-        state="result",
-        reason="",
-        text="the car stops .",
         created_at_s=1000.0,
-        deadline_ms=2000.0,
         requested="cloud",
         place="cloud",
         node="cloud-1",
         mode="full",
-        accepted=True,
-        attempts=1,
         latency_ms=500.0,
         first_answer_ms=500.0,
         network_ms=20.0,
-        timing=Timing(),
         energy_j=10.0,
-        energy_method="modelled",
         clip="",
         moment_s=0.0,
         decision=decision,

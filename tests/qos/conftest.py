@@ -17,28 +17,18 @@ import pytest
 from roadside.bus.messages import Candidate, Decision, Load, NodeState, Outcome, Result, Timing, Truth
 from roadside.qos.run import RunDirectory
 
-_PLAIN = Outcome(
+from .. import plain_messages
+
+_PLAIN = msgspec.structs.replace(
+    plain_messages.OUTCOME,
     task_id="vehicle-1-00001",
-    kind="explain",
-    state="result",
-    reason="",
     text="the car slows down because the light ahead is red .",
-    created_at_s=1_700_000_000.0,
-    deadline_ms=2000.0,
     requested="cloud",
     place="cloud",
     node="cloud-1",
     mode="full",
-    accepted=True,
-    attempts=1,
-    latency_ms=84.0,
-    first_answer_ms=84.0,
-    network_ms=12.0,
     timing=Timing(queue_ms=10.0, inference_ms=60.0),
     energy_j=1.5,
-    energy_method="modelled",
-    clip="clip-1",
-    moment_s=3.0,
     decision=Decision(
         policy="greedy-utility",
         chosen=1,
@@ -66,19 +56,14 @@ _PLAIN_STATE = NodeState(
     counters={"published": 3},
 )
 
-_PLAIN_RESULT = Result(
+_PLAIN_RESULT = msgspec.structs.replace(
+    plain_messages.RESULT,
     task_id="vehicle-1-00001",
-    attempt=1,
-    final=True,
-    text="the car stops .",
-    place="edge",
     mode="early-exit",
     model="small",
     made_by=("exit1", "exit2"),
-    confidence=0.9,
     timing=Timing(queue_ms=5.0, inference_ms=25.0),
     energy_j=0.4,
-    energy_method="modelled",
     load=Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={}),
 )
 

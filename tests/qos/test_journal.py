@@ -17,33 +17,14 @@ from roadside.bus.errors import RunError
 from roadside.bus.messages import Outcome, TaskState, Timing
 from roadside.qos.journal import Journal, read_journal
 
+from .. import plain_messages
+
 _STATES: list[TaskState] = ["result", "fallback", "expired", "rejected"]
 
 
 def ending(task_id: str, state: TaskState) -> Outcome:
-    return Outcome(
-        task_id=task_id,
-        kind="explain",
-        state=state,
-        reason="",
-        text="the car stops .",
-        created_at_s=1_700_000_000.0,
-        deadline_ms=2000.0,
-        requested="edge",
-        place="edge",
-        node="edge-1",
-        mode="standalone",
-        accepted=True,
-        attempts=1,
-        latency_ms=84.0,
-        first_answer_ms=84.0,
-        network_ms=12.0,
-        timing=Timing(inference_ms=60.0),
-        energy_j=1.5,
-        energy_method="modelled",
-        clip="clip-1",
-        moment_s=3.0,
-        decision=None,
+    return msgspec.structs.replace(
+        plain_messages.OUTCOME, task_id=task_id, state=state, timing=Timing(inference_ms=60.0), energy_j=1.5
     )
 
 

@@ -12,6 +12,7 @@ import socket
 from contextlib import AsyncExitStack
 
 import aiomqtt
+import msgspec
 import pytest
 from roadside.bus import codec, topics
 from roadside.bus.messages import (
@@ -19,20 +20,19 @@ from roadside.bus.messages import (
     CloseContext,
     Envelope,
     InferRequest,
-    Load,
     Message,
     Nack,
     NodeState,
     PolicyWeights,
     Result,
     Task,
-    Timing,
 )
 from roadside.bus.topics import Topic
 
+from .. import plain_messages
+
 FLEET = "guarded"
 PATIENCE_S = 20.0
-IDLE = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={})
 
 # Written out by hand, as the rules themselves are generated: what is said on each topic by whom, to whom, and who is
 # sent it of all the fleet. vehicle-2 and edge-2 stand for everybody who has nothing to do with it.
@@ -69,35 +69,12 @@ def signed(sender: str, body: Message, number: int = 1) -> bytes:
 
 
 def task(task_id: str) -> Task:
-    return Task(
-        task_id=task_id,
-        attempt=1,
-        kind="hazard",
-        prompt="what must the driver react to ?",
-        frames=(b"\xff\xd8\xff\xd9",),
-        telemetry={},
-        deadline_ms=700.0,
-        remaining_ms=650.0,
-        qos_floor=0.5,
-        place="edge",
-    )
+    return msgspec.structs.replace(plain_messages.TASK, task_id=task_id, telemetry={})
 
 
 def result(task_id: str) -> Result:
-    return Result(
-        task_id=task_id,
-        attempt=1,
-        final=True,
-        text="the car brakes",
-        place="edge",
-        mode="standalone",
-        model="m",
-        made_by=(),
-        confidence=0.9,
-        timing=Timing(),
-        energy_j=0.0,
-        energy_method="modelled",
-        load=IDLE,
+    return msgspec.structs.replace(
+        plain_messages.RESULT, task_id=task_id, text="the car brakes", made_by=(), energy_j=0.0
     )
 
 

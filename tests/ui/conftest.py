@@ -14,11 +14,8 @@ from roadside.bus.messages import (
     Decision,
     Envelope,
     Frame,
-    Load,
     Message,
     NodeState,
-    Outcome,
-    Result,
     Timing,
     Truth,
 )
@@ -26,47 +23,27 @@ from roadside.bus.subscription import Received
 from roadside.bus.topics import Topic
 from roadside.policy.features import FEATURES
 
-IDLE = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={})
+from .. import plain_messages
 
-PLAIN_STATE = NodeState(node="edge-1", role="edge", alive=True, places=("edge",), model="small", load=IDLE)
-PLAIN_ACK = Accepted(task_id="t-1", attempt=1, load=IDLE)
-PLAIN_RESULT = Result(
-    task_id="t-1",
-    attempt=1,
-    final=True,
-    text="the car stops .",
-    place="edge",
+PLAIN_STATE = NodeState(
+    node="edge-1", role="edge", alive=True, places=("edge",), model="small", load=plain_messages.IDLE
+)
+PLAIN_ACK = Accepted(task_id="t-1", attempt=1, load=plain_messages.IDLE)
+PLAIN_RESULT = msgspec.structs.replace(
+    plain_messages.RESULT,
     mode="early-exit",
     model="small",
     made_by=("exit1", "exit1", "full", "full", "exit2"),
-    confidence=0.9,
     timing=Timing(queue_ms=5.0, inference_ms=25.0),
     energy_j=0.4,
-    energy_method="modelled",
-    load=IDLE,
 )
-PLAIN_OUTCOME = Outcome(
-    task_id="t-1",
-    kind="explain",
-    state="result",
-    reason="",
-    text="the car stops .",
-    created_at_s=1_700_000_000.0,
-    deadline_ms=2000.0,
-    requested="edge",
-    place="edge",
-    node="edge-1",
+PLAIN_OUTCOME = msgspec.structs.replace(
+    plain_messages.OUTCOME,
     mode="early-exit",
-    accepted=True,
-    attempts=1,
     latency_ms=80.0,
     first_answer_ms=40.0,
-    network_ms=12.0,
     timing=Timing(queue_ms=10.0, inference_ms=30.0),
     energy_j=1.5,
-    energy_method="modelled",
-    clip="clip-1",
-    moment_s=3.0,
     decision=Decision(
         policy="greedy-utility",
         chosen=1,
