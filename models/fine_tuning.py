@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import optim
@@ -27,6 +26,7 @@ from ..bus.kinds import KINDS
 from ..datasets.drivelog import DriveLog
 from ..datasets.findings import Findings
 from . import checkpoints, fine_tuning_state
+from .accelerators import new_accelerator
 from .fine_tuning_data import Moment, Stop, choose_stops, gather, right_answer
 from .fine_tuning_examples import Example, ExampleWriter, made_ahead
 from .fine_tuning_folder import write_folder
@@ -116,7 +116,7 @@ class FineTuning:
         self._checkpoint, self._plan, self._options, self._partial = checkpoint, plan, options, partial
         self._progress, self._keep_adapter = progress, keep_adapter
         on_gpu = plan.device.startswith("cuda")
-        self._accelerator = Accelerator(
+        self._accelerator = new_accelerator(
             gradient_accumulation_steps=options.batch_size, mixed_precision="bf16" if on_gpu else "no", cpu=not on_gpu
         )
         self._writer = ExampleWriter(checkpoint.processor)

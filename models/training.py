@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
@@ -35,6 +34,7 @@ from ..datasets.samples import (
     TRAINING_FIRST_SEED,
     VALIDATION_FIRST_SEED,
 )
+from .accelerators import new_accelerator
 from .calibration import calibrate, collect_votes
 from .checkpoints import CARD_FILE, quiet_transformers
 from .curriculum import Curriculum
@@ -98,7 +98,7 @@ class Training:
         self.cpu_minutes: dict[str, float] = {}
         self._progress = progress
         quiet_transformers()
-        self._accelerator = Accelerator(mixed_precision="bf16", cpu=device == "cpu")
+        self._accelerator = new_accelerator(mixed_precision="bf16", cpu=device == "cpu")
         self._processor: Any = build_processor(options.recipe, words())
         self._writer = QuestionWriter(self._processor, options.recipe)
         model: Any = build_model(options.recipe, self._processor, options.seed)
