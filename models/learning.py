@@ -107,7 +107,7 @@ def learn(
         advance(phase.steps, "done before")
         return
     parameters = [parameter for learner in learners for parameter in learner.parameters]
-    plain_optimiser = optim.AdamW(_groups(learners, phase.weight_decay), betas=(0.9, 0.98))
+    plain_optimiser = optim.AdamW(_groups(learners, phase.weight_decay), betas=(0.9, 0.98), fused=True)
     prepared, optimiser = accelerator.prepare(module, plain_optimiser)
     if losses:
         checkpoints.load(accelerator)
@@ -131,12 +131,12 @@ def learn(
 
 
 def schedule(done_share: float) -> float:
-    """The learning rate as a share of its peak: flat for 30% of the steps, then a cosine down to 5%."""
-    flat = 0.3
+    """The learning rate as a share of its peak: flat for 30% of the steps, then a cosine down to 1%."""
+    flat, last = 0.3, 0.01
     if done_share < flat:
         return 1.0
     angle = math.pi * min(1.0, (done_share - flat) / (1 - flat))
-    return 0.05 + 0.95 * (1 + math.cos(angle)) / 2
+    return last + (1 - last) * (1 + math.cos(angle)) / 2
 
 
 def batch_at(count: int, size: int, seed: str, step: int) -> list[int]:

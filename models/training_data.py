@@ -198,11 +198,16 @@ class Questions:
         return Questions(*(tensor.to(device) for tensor in moved))
 
     def attention(self) -> Tensor:
-        """Who may look at whom, [batch, 1, positions, positions]: each at itself, back in its section, at section 0."""
+        """Who may look at whom, [batch, 1, positions, positions]: each at itself, back in its section, at section 0.
+
+        float32, to be added to the scores, which every implementation of attention understands: 0 or as good as minus
+        infinity (bfloat16's smallest number, so that it stays finite there).
+        """
         length = self.tokens.shape[1]
         back = torch.ones(length, length, dtype=torch.bool, device=self.tokens.device).tril()
         asking, seen = self.section[:, :, None], self.section[:, None, :]
-        return (back & ((asking == seen) | (seen == 0)))[:, None]
+        allowed = (back & ((asking == seen) | (seen == 0)))[:, None]
+        return torch.where(allowed, 0.0, torch.finfo(torch.bfloat16).min)
 
 
 class QuestionWriter:

@@ -26,8 +26,8 @@ class TrainingOptions:
     """
 
     seed: int = 0
-    scenes: int = 20_000
-    moments: int = 10_000
+    scenes: int = 25_000
+    moments: int = 12_000
     obscured_scenes: int = 4_000
     paired_scenes: int = 1_000
     paired_moments: int = 1_500
@@ -35,9 +35,9 @@ class TrainingOptions:
     test_scenes: int = 1_200
     test_moments: int = 600
     test_obscured_scenes: int = 400
-    vision_steps: int = 3_200
+    vision_steps: int = 4_800
     vision_batch_size: int = 32
-    answer_steps: int = 3_300
+    answer_steps: int = 5_800
     answer_batch_size: int = 16
     kinds_per_scene: int = 2
     vision_learning_rate: float = 1e-3

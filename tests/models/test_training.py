@@ -225,13 +225,15 @@ def test_training_pixels_are_serving_pixels() -> None:
     torch.testing.assert_close(to_pixels(np.asarray(squeezed)[None]), served, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("data", ["scenes", "pairs_of_frames"])
-def test_questions_that_share_a_scene_are_read_as_if_alone(data, request) -> None:
-    """The packed pass against the model's own forward on each question by itself."""
+def test_questions_that_share_a_scene_are_read_as_if_alone(data, attention, request) -> None:
+    """The packed pass, with either attention that a training uses, against the model's own on each question alone."""
     scenes: Scenes = request.getfixturevalue(data)
     recipe = Recipe(frame_size=64, vision_layers=1, text_layers=3)
     processor = build_processor(recipe, words())
     model = build_model(recipe, processor, seed=1).eval()
+    model.set_attn_implementation(attention)
     questions = QuestionWriter(processor, recipe).ask(scenes, [0, 1], random.Random(0))
     pixels = to_pixels(scenes.frames[:2])
     with torch.inference_mode():
@@ -343,7 +345,7 @@ def test_the_schedule_is_flat_then_falls() -> None:
     shares = [schedule(step / 100) for step in range(101)]
     assert shares[:30] == [1.0] * 30
     assert shares == sorted(shares, reverse=True)
-    assert shares[-1] == pytest.approx(0.05)
+    assert shares[-1] == pytest.approx(0.01)
 
 
 def test_every_scene_is_seen_once_before_any_comes_again() -> None:
