@@ -193,8 +193,8 @@ class BusCloudSession:
         if self._timer is not None:
             self._timer.cancel()
         self._changed.set()
-        if not self._gone:
-            self._post(topics.CONTEXT, CloseContext(session=self.name))
+        # Also to a cloud that was given up: it may be there all the same, and would keep the context for its whole time.
+        self._post(topics.CONTEXT, CloseContext(session=self.name))
         self._tell_closed(self)
         return ContextUse(
             cloud=self._cloud,

@@ -21,6 +21,17 @@ from .run_record import RunRecord, read_run
 from .watch import verdict
 
 _NOTHING = "–"
+# Keys of a summary's "overload" beside "refused", whose reasons stand in rows of their own: what, and why.
+_SIGNS_OF_OVERLOAD = {
+    "displaced": ("attempt put out of a node's line", "for one that could still be answered in time"),
+    "expired_in_queue": ("attempt ended in a node's line", "its deadline came before its turn"),
+    "expired_work_ms": ("ms computed in vain", "the answer was not ready by the deadline"),
+    "late_answers": ("answer nobody waited for", "its task had ended"),
+    "frames_dropped": ("camera frame dropped", "old before the link was free"),
+    "messages_dropped": ("message dropped", "newer ones came before it was read"),
+    "messages_overflowed": ("message refused", "too many of its kind wait to be read"),
+    "messages_unsent": ("message not sent", "no connection, and stale by the next"),
+}
 
 
 def render(run: RunDirectory, summary: Mapping[str, Any]) -> RenderableType:
@@ -32,7 +43,7 @@ def render(run: RunDirectory, summary: Mapping[str, Any]) -> RenderableType:
         parts += [places_table(outcomes), kinds_table(outcomes)]
     if record.nodes:
         parts.append(nodes_table(record.nodes))
-    causes = _causes(outcomes, record.refusals)
+    causes = _causes(outcomes, record.refusals, summary["overload"])
     if causes.row_count:
         parts.append(causes)
     examples = _examples(outcomes)
@@ -206,7 +217,7 @@ def _examples(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [outcome for outcome in (*examples, next(wrong, None)) if outcome is not None]
 
 
-def _causes(outcomes: Iterable[Outcome], refusals: Mapping[str, int]) -> Table:
+def _causes(outcomes: Iterable[Outcome], refusals: Mapping[str, int], overload: Mapping[str, int]) -> Table:
     """Why things did not go as planned."""
     table = _table("Why not as planned", "what", "times", "reason")
     table.columns[2].justify = "left"
@@ -215,6 +226,9 @@ def _causes(outcomes: Iterable[Outcome], refusals: Mapping[str, int]) -> Table:
         table.add_row(f"task ended as {state}", str(times), reason or _NOTHING)
     for reason, times in refusals.items():
         table.add_row("attempt refused by a node", str(times), reason)
+    for name, (what, reason) in _SIGNS_OF_OVERLOAD.items():
+        if overload[name]:
+            table.add_row(what, str(overload[name]), reason)
     return table
 
 

@@ -234,6 +234,8 @@ async def test_a_cloud_that_cannot_go_on_is_left_at_once(line: Line, reason: Any
     assert await session.reply() is None
     assert line.of(InferRequest) == []
     assert line.counters[f"nack.{reason}"] == line.counters[f"gave_up.{reason}"] == 1
+    session.close()
+    assert line.posted[-1] == CloseContext(session="lease.1"), "it need not keep what it has of it"
 
 
 async def test_replies_that_came_before_the_end_are_still_read(line: Line):

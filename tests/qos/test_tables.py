@@ -45,7 +45,8 @@ def finished_run(
             _NAMES,
             1.0,
         )
-        writer.add(a_state(memory_bytes=432_000_000), _NAMES, 1.0)
+        counters = {"displaced": 3, "expired_work_ms": 817, "dropped.frame": 5, "dropped.task": 6}
+        writer.add(a_state(memory_bytes=432_000_000, counters=counters), _NAMES, 1.0)
         writer.add(Rejected("late", 1, "cannot make the deadline", 50.0, a_result().load), _NAMES, 1.0)
     run.finish()
     return run
@@ -78,6 +79,13 @@ def test_totals_causes_examples_and_path(finished_run: RunDirectory) -> None:
     ):
         assert part in text
     assert str(finished_run.path) in text
+
+
+def test_what_the_fleet_did_about_overload(finished_run: RunDirectory) -> None:
+    lines = [line.split() for line in _text(finished_run, 100).splitlines()]
+    for row in ("attempt put out of a node's line 3", "ms computed in vain 817", "message dropped 11"):
+        assert any(line[: len(row.split())] == row.split() for line in lines), row
+    assert not any(line[:3] == ["camera", "frame", "dropped"] for line in lines), "of which there was none"
 
 
 def test_what_must_never_happen_is_not_hidden(run: RunDirectory, an_outcome: Callable[..., Outcome]) -> None:
