@@ -17,7 +17,6 @@ import asyncio
 import itertools
 import os
 import signal
-import socket
 import tempfile
 import time
 import urllib.request
@@ -28,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from ..bus.broker import free_port
 from ..bus.places import Place
 from ..bus.transport import Bus
 from ..qos.report import summarise
@@ -126,7 +126,7 @@ class _Soak:
         self._observed: dict[str, Any] = {}
 
     async def measure(self, knee_tasks_per_s: float | None) -> None:
-        settings, metrics_port = self._settings, _free_port()
+        settings, metrics_port = self._settings, free_port()
         node_flags = {_CLOUD: ("--metrics", str(metrics_port))}
         with shown_progress() as tell:
             async with (
@@ -252,12 +252,6 @@ class _Soak:
             )
             for name, share in (("p50", 0.5), ("p99", 0.99))
         }
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 def _page(port: int) -> str:

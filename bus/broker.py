@@ -101,7 +101,7 @@ class Broker:
         if executable is None:
             raise BrokerError("mosquitto is not installed: install it (`apt-get install mosquitto`) or choose amqtt")
         self._check_server_files()
-        self.port = _free_port(self.port)
+        self.port = free_port(self.port)
         if self._given_directory is None:
             self._own_directory = tempfile.TemporaryDirectory(prefix="roadside-broker-", ignore_cleanup_errors=True)
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ async def _end(guard: asyncio.subprocess.Process) -> None:
         await guard.wait()
 
 
-def _free_port(port: int) -> int:
+def free_port(port: int = 0) -> int:
     """The port itself if it can be listened on, a free one for 0; BrokerError otherwise."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As the brokers do: connections that are still being taken down do not count.

@@ -193,7 +193,7 @@ class BusCloudSession:
         if self._timer is not None:
             self._timer.cancel()
         self._changed.set()
-        # Also to a cloud that was given up: it may be there all the same, and would keep the context for its whole time.
+        # Also to a cloud that was given up: it may be there all the same, and keep the context.
         self._post(topics.CONTEXT, CloseContext(session=self.name))
         self._tell_closed(self)
         return ContextUse(

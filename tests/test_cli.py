@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from PIL import Image
+from roadside.bus.broker import free_port
 
 ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
 VERBS = (
@@ -83,14 +84,8 @@ def test_vehicles_and_tools_never_load_torch(module):
     assert subprocess.run([sys.executable, "-P", "-c", code]).returncode == 0
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_an_unreachable_broker(tmp_path):
-    line = refused("vehicle", "--broker", f"mqtt://127.0.0.1:{unused_port()}", cwd=tmp_path)
+    line = refused("vehicle", "--broker", f"mqtt://127.0.0.1:{free_port()}", cwd=tmp_path)
     assert "broker" in line
 
 

@@ -74,7 +74,7 @@ async def test_a_port_in_use(broker_kind: BrokerKind, taken_port: int):
 
 
 async def test_a_port_that_is_taken_while_it_starts(broker_kind: BrokerKind, taken_port: int, monkeypatch):
-    monkeypatch.setattr(broker_module, "_free_port", lambda port: port)
+    monkeypatch.setattr(broker_module, "free_port", lambda port: port)
     broker = Broker(port=taken_port, prefer=broker_kind)
     with pytest.raises(BrokerError, match=r"ended while it was starting|did not answer") as raised:
         await broker.start()

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 
 import pytest
-from roadside.bus.broker import Broker
+from roadside.bus.broker import Broker, free_port
 from roadside.bus.errors import BrokerError
 from roadside.bus.waiting import round_trip_ms, until_reachable
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 async def test_a_broker_that_comes_later_is_waited_for():
-    port = unused_port()
+    port = free_port()
     waiting = asyncio.create_task(until_reachable(f"mqtt://127.0.0.1:{port}", wait_s=math.inf, stop=asyncio.Event()))
     await asyncio.sleep(0.5)
     assert not waiting.done()
@@ -30,14 +23,14 @@ async def test_a_broker_that_comes_later_is_waited_for():
 
 
 async def test_when_the_time_is_over_it_says_what_is_wrong():
-    port = unused_port()
+    port = free_port()
     with pytest.raises(BrokerError, match=f"nothing listens at mqtt://127.0.0.1:{port}"):
         await asyncio.wait_for(until_reachable(f"mqtt://127.0.0.1:{port}", wait_s=1.5, stop=asyncio.Event()), 20)
 
 
 async def test_being_stopped_ends_the_waiting():
     stop = asyncio.Event()
-    waiting = asyncio.create_task(until_reachable(f"mqtt://127.0.0.1:{unused_port()}", wait_s=math.inf, stop=stop))
+    waiting = asyncio.create_task(until_reachable(f"mqtt://127.0.0.1:{free_port()}", wait_s=math.inf, stop=stop))
     await asyncio.sleep(0.2)
     stop.set()
     assert await asyncio.wait_for(waiting, 10) is False
@@ -56,4 +49,4 @@ async def test_a_round_trip_is_timed(broker):
 
 async def test_a_round_trip_to_nobody_says_why():
     with pytest.raises(BrokerError, match="nothing listens"):
-        await round_trip_ms(f"mqtt://127.0.0.1:{unused_port()}")
+        await round_trip_ms(f"mqtt://127.0.0.1:{free_port()}")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from roadside.bus import defaults
-from roadside.bus.broker import find_mosquitto
+from roadside.bus.broker import find_mosquitto, free_port
 from roadside.bus.codec import MAX_MESSAGE_BYTES
 from roadside.bus.errors import BrokerError
 from roadside.bus.waiting import round_trip_ms
@@ -120,9 +120,7 @@ def mosquitto(configuration: Path, port: int) -> Iterator[None]:
 def port() -> int:
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed (`apt-get install mosquitto`): containers' brokers are not tested")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.mark.timeout(60)

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -22,7 +21,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, Route, async_playwright, expect
 from roadside.bus import topics
-from roadside.bus.broker import Broker
+from roadside.bus.broker import Broker, free_port
 from roadside.bus.process import READY
 from roadside.bus.transport import Bus
 
@@ -106,12 +105,6 @@ async def _opened(browser: Browser, url: str) -> Watched:
     return watched
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _jpeg() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (1280, 720), (20, 90, 160)).save(file, "JPEG")
@@ -133,7 +126,7 @@ async def test_a_fleet_is_watched_through_a_restart_of_its_broker(
     fleet: str, an_ack: Build, a_result: Build, an_outcome: Build, a_frame: Build, a_state: Build
 ) -> None:
     expect.set_options(timeout=1000 * _PATIENCE_S)
-    broker = Broker(port=_free_port())
+    broker = Broker(port=free_port())
     url = broker.url
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(_served(url, fleet))
