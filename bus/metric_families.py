@@ -44,6 +44,7 @@ _COUNTERS = {
     "left_out": _Counter("outcomes_left_out", "Outcomes that nothing is learnt from."),
     "promoted": _Counter("weights_promoted", "Weights that proved better and were published."),
     "rolled_back": _Counter("weights_rolled_back", "Promoted weights that failed and were taken back."),
+    "begun_anew": _Counter("learning_begun_anew", "Times that learning came to what is no number, and began anew."),
     "weights_taken": _Counter("weights_taken", "A learner's weights that were taken over."),
     "weights_refused": _Counter("weights_refused", "Published weights that were not, and why."),
     "answered": _Counter("tasks_answered", "Tasks that this node has answered."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -121,6 +122,9 @@ class Learner:
         self.counters["left_out.known or late"] += done.left_out
         self.counters["updates"] += done.updates
         log.debug("round", new=done.new, updates=done.updates, loss=done.loss, waiting=len(self._waiting))
+        if done.loss is not None and not math.isfinite(done.loss):
+            self.counters["begun_anew"] += 1
+            log.warning("learning came to what is no number; it begins anew from the weights that are served")
         if (verdict := done.verdict) is not None:
             log.info("review", verdict=verdict.action, why=verdict.reason)
         if done.publication is not None and verdict is not None:

@@ -34,7 +34,8 @@ class Heard:
 class Round:
     """new: experiences that were taken in; left_out: that were known already, or came too late.
 
-    loss: the critic's; None where nothing was learnt. verdict: None where nothing was looked at.
+    loss: None where nothing was learnt; no number where learning failed and begins anew.
+    verdict: None where nothing was looked at.
     publication: to be published now; None where the weights are the same.
     """
 

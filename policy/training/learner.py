@@ -83,7 +83,7 @@ class PolicyLearner:
         torch.manual_seed(seed)
         self._rng, self._generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         self._knobs = self.current.arrays["head2.weight"].shape[0] - 1
-        self._agent, self._reward_model = self._learners()
+        self._begin_anew()
         ddpg = self._options.ddpg
         self._replay = Replay(ddpg.replay_capacity, steps=ddpg.steps, discount=ddpg.discount)
         self._reward_replay = Replay(ddpg.replay_capacity, steps=1, discount=0.0)
@@ -108,9 +108,10 @@ class PolicyLearner:
         return new
 
     def train(self, updates: int, now_s: float) -> float | None:
-        """Take in the decisions that are complete by now, and learn from `updates` batches; the critic's mean loss.
+        """Take in the decisions that are complete by now, and learn from `updates` batches; the mean of all losses.
 
-        None while there is nothing to learn from. now_s: on the clock of the experiences.
+        None while there is nothing to learn from; no number where learning has failed, and then begins anew.
+        now_s: on the clock of the experiences.
         """
         for decided in self._stream.release(now_s):
             self._take(decided)
@@ -121,9 +122,13 @@ class PolicyLearner:
         replay = self._replay if self._options.algorithm == "ddpg" else self._reward_replay
         for _ in range(updates):
             losses.append(self._agent.update(replay.sample(self._rng, size), self._generator)[0])
-            self._reward_model.update(self._reward_replay.sample(self._rng, size), self._generator)
+            losses.append(self._reward_model.update(self._reward_replay.sample(self._rng, size), self._generator)[0])
+        loss = float(np.mean(losses))
+        if not np.isfinite(loss):
+            # Weights that are no numbers never become numbers again.
+            self._begin_anew()
         self._save()
-        return float(np.mean(losses))
+        return loss
 
     def proposal(self) -> Weights:
         """What has been learnt so far, promoted or not."""
@@ -159,11 +164,14 @@ class PolicyLearner:
             raise ConfigurationError(f"{self._folder} holds no earlier weights to go back to")
         self._serve(load_weights(previous))
         previous.unlink()
-        # What led there is forgotten: learning begins again from what is served.
-        self._agent, self._reward_model = self._learners()
+        self._begin_anew()
         self._watching = False
         self._since.clear()
         self._save()
+
+    def _begin_anew(self) -> None:
+        """Forget what was learnt: from here on from what is served. The experiences stay."""
+        self._agent, self._reward_model = self._learners()
 
     def _widen(self) -> None:
         """Learn within what the fleet's features span, and let the next weights be trusted there.

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from roadside.bus.errors import ConfigurationError
 from roadside.bus.places import Place
 from roadside.policy.experience import Experience, Knobs
@@ -159,6 +160,26 @@ def test_what_is_no_number_is_not_promoted(tmp_path, monkeypatch):
     learner = PolicyLearner(tmp_path, start=greedy(), options=LearnerOptions(patience_s=0.0, least_held_out=100))
     learner.train(1, now_s=feed(learner, 0, 800, rewards=(0.2, 0.6, 0.4)))
     assert learner.review() == Verdict("none", "not surely better than what is served", nothing)
+
+
+@pytest.mark.parametrize("algorithm", ["ddpg", "bandit"])
+def test_what_has_become_no_number_is_forgotten_and_learning_goes_on(tmp_path, algorithm):
+    options = LearnerOptions(algorithm=algorithm, patience_s=0.0, least_held_out=100, watched=150)
+    learner = PolicyLearner(tmp_path, start=greedy(), options=options)
+    end = feed(learner, 0, 1000, rewards=(0.0, -0.2, 0.5))
+    learner.train(20, now_s=end)
+    with torch.no_grad():
+        for network in (*learner._agent.networks(), *learner._reward_model.networks()):
+            for weights in network.parameters():
+                weights.fill_(math.nan)
+    loss = learner.train(1, now_s=end)
+    assert loss is not None
+    assert math.isnan(loss)
+    loss = learner.train(400, now_s=end)
+    assert loss is not None
+    assert math.isfinite(loss)
+    assert learner.review().action == "promoted"
+    assert choice(learner.current) == 2
 
 
 def test_what_is_promoted_may_be_trusted_wherever_the_fleet_has_been(tmp_path):
