@@ -31,7 +31,7 @@ import structlog
 from . import codec
 from .connection import Endpoint, connected, explained, new_client, subscribe_all, until_lost
 from .errors import BusError, MessageRefused
-from .inbox import Inbox
+from .inbox import Inbox, read
 from .message_log import Tap
 from .messages import SCHEMA_VERSION, Envelope, Message
 from .outbox import Outbox, Outgoing
@@ -44,6 +44,10 @@ _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 2.0
 # A connection that stood for this long was a good one: the next loss starts again at the first backoff.
 _STEADY_AFTER_S = 5.0
+# Of a last will, since it is written before the messages that it follows.
+_WILL_SEQUENCE = 0
+# What a broker keeps of a topic comes right behind its answer to the subscription.
+_RETAINED_WAIT_S = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -264,7 +268,7 @@ class Bus:
             try:
                 if not ever_connected:
                     await self._forget_earlier_life()
-                async with connected(self._new_client()) as client:
+                async with connected(self._new_client(self._client_id)) as client:
                     await self._subscribe_everything(client)
                     if self._closing:
                         # Python 3.11's wait_for, inside aiomqtt, forgets a cancellation that comes with its result.
@@ -286,20 +290,60 @@ class Bus:
             await asyncio.sleep(_backoff_s(failures))
 
     async def _forget_earlier_life(self) -> None:
-        """Where the identity is the client id, the broker may keep subscriptions and messages of an earlier life."""
-        if self._endpoint.credentials is not None:
-            async with connected(self._new_client(clean_session=True)):
-                pass
+        """Have the broker drop what it keeps for a life of this name that ended without a word.
 
-    def _new_client(self, *, clean_session: bool = False) -> aiomqtt.Client:
+        Nobody will read that, and it would keep every message to this name once for each such life.
+        """
+        if self._endpoint.credentials is not None:
+            earlier = self._client_id
+        elif (boot_id := await self._boot_id_in_last_will()) is not None:
+            earlier = self._one_life(boot_id)
+        else:
+            return
+        async with connected(self._new_client(earlier, clean_session=True)):
+            pass
+
+    async def _boot_id_in_last_will(self) -> str | None:
+        """Of the last life of this name where the broker told its end; None where it ended otherwise, or goes on."""
+        if (will := self._encoded_will()) is None or not will.retain:
+            return None
+        told: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+        def hear(message: aiomqtt.Message) -> None:
+            with contextlib.suppress(MessageRefused):
+                envelope = read(message.topic.value, message.payload, retained=True).envelope
+                if not told.done():
+                    told.set_result(envelope.boot_id if envelope.sequence == _WILL_SEQUENCE else None)
+
+        # Before the first message of this life takes its place.
+        look = self._new_client(f"{self._client_id}.look", clean_session=True, on_message=hear)
+        async with connected(look) as client:
+            await client.subscribe(will.topic, qos=0)
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(told, _RETAINED_WAIT_S)
+        return None
+
+    @property
+    def _client_id(self) -> str:
         # The broker keeps what arrives in a short absence for the same life of this process, not for its next. A
         # secured broker takes a certificate's name as the client id whatever is said here, so that is what is said.
-        one_life = f"{self.fleet}.{self.name}.{self.boot_id}"
+        return self._one_life(self.boot_id) if self._endpoint.credentials is None else self.name
+
+    def _one_life(self, boot_id: str) -> str:
+        return f"{self.fleet}.{self.name}.{boot_id}"
+
+    def _new_client(
+        self,
+        identifier: str,
+        *,
+        clean_session: bool = False,
+        on_message: Callable[[aiomqtt.Message], None] | None = None,
+    ) -> aiomqtt.Client:
         return new_client(
             self._endpoint,
-            identifier=one_life if self._endpoint.credentials is None else self.name,
+            identifier=identifier,
             clean_session=clean_session,
-            on_message=self._on_message,
+            on_message=on_message or self._on_message,
             keepalive_s=self._keepalive_s,
             timeout_s=self._timeout_s,
             in_flight_limit=_IN_FLIGHT_LIMIT,
@@ -311,8 +355,7 @@ class Bus:
             return None
         topic, body = self._will
         address = topic.address(self.fleet, **{topic.sender: self.name})
-        # Sequence 0, since it is written before the messages that it follows.
-        return aiomqtt.Will(address, _encoded(self._envelope(body, 0)), topic.qos, topic.retained)
+        return aiomqtt.Will(address, _encoded(self._envelope(body, _WILL_SEQUENCE)), topic.qos, topic.retained)
 
     async def _subscribe_everything(self, client: aiomqtt.Client) -> None:
         subscribed = 0

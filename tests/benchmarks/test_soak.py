@@ -63,6 +63,7 @@ def test_ratios_and_metrics_of_nothing_are_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_three_minutes_of_a_real_fleet() -> None:
     command = [*ROADSIDE, "bench", "soak", "--minutes", "3", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)

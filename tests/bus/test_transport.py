@@ -154,6 +154,7 @@ def state(alive):
 
 async def main():
     async with Bus(url=sys.argv[1], fleet=sys.argv[2], name="edge-9", will=(topics.NODE_STATE, state(False))) as bus:
+        await bus.subscribe(topics.TASK, node="edge-9").active.wait()
         await bus.publish(topics.NODE_STATE, state(True))
         await asyncio.Event().wait()
 
@@ -601,20 +602,51 @@ async def test_a_broker_keeps_no_states_for_a_process_that_never_comes_back(best
         for number in range(20):
             await edge.publish(topics.NODE_STATE, state("edge-1", uptime_s=number))
         await edge.publish(topics.ACK, Accepted("t", 1, plain_messages.IDLE), vehicle="killed-1")
-    port = BrokerAddress.parse(best_broker.url).port
-    identifier = f"{fleet}.killed-1.{bus.boot_id}"
-    credentials = BrokerAddress.parse(best_broker.url)
-    kept: list[str] = []
+    assert await kept(best_broker, f"{fleet}.killed-1.{bus.boot_id}") == ["ack"]
+
+
+async def test_what_is_kept_for_a_killed_process_is_dropped_when_its_next_life_begins(best_broker, fleet):
+    will = (topics.NODE_STATE, state("edge-9", alive=False))
+    async with Bus(url=best_broker.url, fleet=fleet, name="car-1") as car:
+        states = car.subscribe(topics.NODE_STATE)
+        await states.active.wait()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-c", CLIENT_THAT_NEVER_SAYS_GOODBYE, best_broker.url, fleet)
+        )
+        earlier = f"{fleet}.edge-9.{(await anext(states)).envelope.boot_id}"
+        process.kill()
+        await process.wait()
+        assert not (await anext(states)).body.alive
+        await car.publish(topics.TASK, plain_messages.TASK, node="edge-9")
+        async with Bus(url=best_broker.url, fleet=fleet, name="edge-9", will=will) as edge:
+            await edge.publish(topics.NODE_STATE, state("edge-9"))
+            assert await kept(best_broker, earlier) == []
+
+
+async def test_what_is_kept_for_a_process_that_lives_is_left_alone(best_broker, fleet):
+    """Also from another one of its name, which is somebody's mistake."""
+    will = (topics.NODE_STATE, state("edge-9", alive=False))
+    async with Bus(url=best_broker.url, fleet=fleet, name="edge-9", will=will) as edge:
+        await edge.publish(topics.NODE_STATE, state("edge-9"))
+        async with Bus(url=best_broker.url, fleet=fleet, name="edge-9", will=will):
+            assert edge.counters["reconnects"] == 0
+            assert edge.connected.is_set()
+
+
+async def kept(broker: Broker, identifier: str) -> list[str]:
+    """The last parts of the addresses of what a broker has for a client; the asking takes it away."""
+    address = BrokerAddress.parse(broker.url)
+    found: list[str] = []
     async with aiomqtt.Client(
-        "127.0.0.1",
-        port,
+        address.host,
+        address.port,
         identifier=identifier,
         clean_session=False,
-        username=credentials.username,
-        password=credentials.password,
+        username=address.username,
+        password=address.password,
     ) as client:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 async for message in client.messages:
-                    kept.append(str(message.topic).rsplit("/", 1)[0])
-    assert [address.rsplit("/", 1)[-1] for address in kept] == ["ack"]
+                    found.append(str(message.topic).split("/")[-2])
+    return found
