@@ -15,6 +15,7 @@ import psutil
 import pytest
 from PIL import Image
 from roadside.bus.broker import free_port
+from roadside.verbs.options import print_bench
 
 ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
 VERBS = (
@@ -196,3 +197,13 @@ def test_a_killed_parent_takes_its_processes_along(tmp_path):
     process.wait()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive, [child.cmdline() for child in alive]
+
+
+def test_a_bench_table_keeps_its_figures_beside_a_long_first_column(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [{"name": f"goal {number} of {'a rather long name, ' * 4}", "value": 0.123 * number} for number in (1, 2)]
+    print_bench({"bench": "x", "machine": {"cpu": "any", "cores": 2}, "rows": rows}, as_json=False)
+    shown = capsys.readouterr().out
+    assert "0.123" in shown
+    assert "0.246" in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -210,6 +210,10 @@ def print_report(directory: Any, summary: dict[str, Any], as_json: bool) -> None
     Console().print(render(directory, summary))
 
 
+# Of a table's first column, in characters.
+_LONGEST_UNWRAPPED = 32
+
+
 def _bench_table(heading: str, rows: list[dict[str, Any]]) -> Table:
     """A line for each row; a single row stands upright, since it may be long."""
     from rich.table import Table
@@ -228,11 +232,12 @@ def _bench_table(heading: str, rows: list[dict[str, Any]]) -> Table:
         for name, value in rows[0].items():
             table.add_row(name.replace("_", " "), written(value))
         return table
-    for number, column in enumerate(rows[0]):
-        # What a row is of must stay readable, however narrow the terminal.
-        table.add_column(
-            column.replace("_", " "), no_wrap=number == 0, min_width=12 if number == 0 else None, overflow="fold"
-        )
+    # What a row is of must stay readable, however narrow the terminal, and leave room for its figures.
+    first, *others = rows[0]
+    longest = max(len(written(row[first])) for row in rows)
+    table.add_column(first.replace("_", " "), no_wrap=longest <= _LONGEST_UNWRAPPED, min_width=12, overflow="fold")
+    for column in others:
+        table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(written(value) for value in row.values()))
     return table
