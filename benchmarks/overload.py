@@ -18,7 +18,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import msgspec
 from ..bus import topics
 from ..bus.messages import Accepted, NodeState, Outcome, Rejected, Result, Task
 from ..bus.transport import Bus, Received
+from ..policy.names import DEFAULT_POLICY
 from ..qos.report import in_time, percentile
 from ..qos.run import RunDirectory
 from .capacity import HOLD_SHARE, CapacitySettings, find_knee
@@ -133,12 +134,15 @@ class Observer:
                 pass
 
 
-def measure_overload(*, quick: bool = False, knee_tasks_per_s: float | None = None) -> dict[str, Any]:
+def measure_overload(
+    *, policy: str = DEFAULT_POLICY, quick: bool = False, knee_tasks_per_s: float | None = None
+) -> dict[str, Any]:
     """The bench's JSON object; four to six minutes, less than two where quick.
 
-    knee_tasks_per_s: where it is known, it is not looked for.
+    policy: of the vehicles. knee_tasks_per_s: where it is known, it is not looked for.
     """
     settings = QUICK if quick else FULL
+    settings = replace(settings, capacity=replace(settings.capacity, policy=policy))
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run", configuration=asdict(settings), seed=0, argv=[])

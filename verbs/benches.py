@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, print_bench, progress_bar
+from ..policy.names import DEFAULT_POLICY
+from .options import Json, PolicyName, print_bench, progress_bar
 
 PlotFolder = Annotated[
     Path | None, typer.Option("--plot", metavar="DIR", help="Also draw the figures, as PNGs in this folder.")
@@ -124,6 +125,7 @@ def bench_overload(
         float | None,
         typer.Option(min=0.1, metavar="HZ", help="Tasks per second that the fleet takes here, if that is known."),
     ] = None,
+    policy: PolicyName = None,
     as_json: Json = False,
 ) -> None:
     """Goodput, refusals and fairness at up to three times what the fleet takes here; about five minutes."""
@@ -131,7 +133,7 @@ def bench_overload(
     from ..bus.process import configure_logging
 
     configure_logging("bench")
-    print_bench(measure_overload(quick=quick, knee_tasks_per_s=knee), as_json)
+    print_bench(measure_overload(policy=policy or DEFAULT_POLICY, quick=quick, knee_tasks_per_s=knee), as_json)
 
 
 @verbs.command("default", epilog="Example:  roadside bench default runs/20261121-101500-ab12")
