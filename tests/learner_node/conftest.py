@@ -11,6 +11,8 @@ from roadside.bus.messages import Candidate, Decision, Outcome, Timing
 from roadside.bus.places import PLACES, Place
 from roadside.policy.features import FEATURES
 
+from .. import plain_messages
+
 NODES: tuple[tuple[str, Place], ...] = (("vehicle-1", "vehicle"), ("edge-1", "edge"), ("cloud-1", "cloud"))
 _PROMISED = (0.2, 0.6, 0.4)
 _DEADLINE_MS = 2000.0
@@ -32,11 +34,10 @@ def outcome_of() -> Callable[..., Outcome]:
     def make(number: int, *, chosen: int, right: bool, weights: str = "", **changes: object) -> Outcome:
         rng = np.random.default_rng(number)
         node, place = NODES[chosen]
-        plain = Outcome(
+        plain = msgspec.structs.replace(
+            plain_messages.OUTCOME,
             task_id=f"task-{number:05d}",
-            kind="explain",
             state="result" if right else "fallback",
-            reason="",
             text="",
             created_at_s=1e9,
             deadline_ms=_DEADLINE_MS,
@@ -44,14 +45,10 @@ def outcome_of() -> Callable[..., Outcome]:
             place=place if right else "vehicle",
             node=node if right else "vehicle-1",
             mode="",
-            accepted=True,
-            attempts=1,
             latency_ms=400.0 if right else _DEADLINE_MS - 25,
             first_answer_ms=400.0,
             network_ms=20.0,
             timing=Timing(inference_ms=100.0),
-            energy_j=1.0,
-            energy_method="modelled",
             clip="",
             moment_s=0.0,
             decision=Decision(

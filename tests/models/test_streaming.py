@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
-from roadside.bus.messages import Task
 from roadside.bus.places import Place
 from roadside.models.admission import Job
 from roadside.models.circumstances import UNKNOWN, Circumstances
@@ -19,6 +19,8 @@ from roadside.models.inference_worker import InferenceWorker
 from roadside.models.job_runner import Answered
 from roadside.models.local_runner import LocalRunner
 from roadside.models.questions import Answer, Question
+
+from .. import plain_messages
 
 TOKENS = 20
 
@@ -48,17 +50,14 @@ class Talker:
 
 
 def job(remaining_ms: float = 10_000.0) -> Job:
-    task = Task(
+    task = msgspec.structs.replace(
+        plain_messages.TASK,
         task_id="a",
-        attempt=1,
         kind="explain",
         prompt="why ?",
-        frames=(b"\xff\xd8\xff\xd9",),
         telemetry={},
         deadline_ms=10_000.0,
         remaining_ms=remaining_ms,
-        qos_floor=0.5,
-        place="edge",
     )
     now_s = time.monotonic()
     return Job("car-1", task, 0, now_s, now_s)
