@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..qos.journal import read_journal
 from ..qos.ledger import Ledger
 from ..qos.report import in_time, latency_ms
 from ..qos.run import RunDirectory
+from .cores import DividedCores, cpu_s, keep_started, kept_to
 
 FLEET = "capacity"
 NODES = {"edge-1": "edge", "edge-2": "edge", "cloud-1": "cloud"}
@@ -76,6 +77,7 @@ class LoadedFleet:
         link: ShapingProxy,
         behind_a_link: str | None,
         node_flags: Mapping[str, tuple[str, ...]],
+        cores: DividedCores | None = None,
     ) -> None:
         self.run = run
         self.broker = broker
@@ -83,12 +85,19 @@ class LoadedFleet:
         self.link = link
         self._behind_a_link = behind_a_link
         self._node_flags = node_flags
+        self._cores = cores
 
     async def start_node(self, name: str) -> None:
         """Also again, after its end; does not wait until it serves."""
         flags = ("--name", name, "--fleet", FLEET, *self._node_flags.get(name, ()))
         url = self.link.url if name == self._behind_a_link else None
         await self.fleet.start(name, NODES[name], *flags, broker_url=url)
+        if self._cores is not None:
+            keep_started(self.fleet.pid(name), self._cores.nodes)
+
+    def nodes_cpu_s(self) -> float:
+        """Seconds of a core that the nodes, all of them running, have used since their start."""
+        return sum(cpu_s(self.fleet.pid(name)) for name in NODES)
 
     async def drive(
         self,
@@ -144,24 +153,31 @@ class LoadedFleet:
 
 @asynccontextmanager
 async def loaded_fleet(
-    run: RunDirectory, *, node_flags: Mapping[str, tuple[str, ...]] | None = None, behind_a_link: str | None = None
+    run: RunDirectory,
+    *,
+    node_flags: Mapping[str, tuple[str, ...]] | None = None,
+    behind_a_link: str | None = None,
+    cores: DividedCores | None = None,
 ) -> AsyncIterator[LoadedFleet]:
     """Start broker, recorder and nodes, and stop them all at the end.
 
     node_flags: more flags for some of the nodes. behind_a_link: the node that reaches the broker through a proxy which
-    can be told to break the link (`LoadedFleet.link`).
+    can be told to break the link (`LoadedFleet.link`). cores: nodes on some, all else, this process too, on the others;
+    None: all of them share all.
     """
-    async with Broker(directory=run.path / "broker") as broker, Fleet(run, broker.url) as fleet:
-        run.note_broker(broker.kind)
-        await fleet.start("recorder", "record", str(run.path), "--fleet", FLEET)
-        async with ShapingProxy(broker.url, LinkShape()) as link:
-            loaded = LoadedFleet(run, broker, fleet, link, behind_a_link, node_flags or {})
-            for name in NODES:
-                await loaded.start_node(name)
-            await fleet.ready(["recorder", *NODES], timeout_s=START_TIMEOUT_S)
-            yield loaded
-            await fleet.stop(NODES)
-        await fleet.stop(["recorder"])
+    own_cores = nullcontext() if cores is None else kept_to(cores.load)
+    with own_cores:
+        async with Broker(directory=run.path / "broker") as broker, Fleet(run, broker.url) as fleet:
+            run.note_broker(broker.kind)
+            await fleet.start("recorder", "record", str(run.path), "--fleet", FLEET)
+            async with ShapingProxy(broker.url, LinkShape()) as link:
+                loaded = LoadedFleet(run, broker, fleet, link, behind_a_link, node_flags or {}, cores)
+                for name in NODES:
+                    await loaded.start_node(name)
+                await fleet.ready(["recorder", *NODES], timeout_s=START_TIMEOUT_S)
+                yield loaded
+                await fleet.stop(NODES)
+            await fleet.stop(["recorder"])
 
 
 def even_rates(stage: str, vehicles: int, tasks_per_s: float) -> dict[str, float]:

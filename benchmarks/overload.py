@@ -5,6 +5,10 @@ that, with it, and with up to three times it. Counted are answers in time that n
 narrator is no answer). Then every vehicle asks for its equal share of 70% of the knee, and again with one of them
 asking for five times its share: what becomes of the others?
 
+The nodes have half of this machine's cores to themselves, and vehicles, broker, recorder and this process the others
+(`cores.py`): what a node does about an overload is measured, not what the making of the load leaves it. With
+`--shared-cores` all share all cores.
+
 An observer on the bus times refusals, from the moment at which it hears a task to that at which it hears the Reject,
 and adds up what nodes computed for nobody: *expired* work, given up or done after its deadline, and *unwanted* work,
 whole answers to tasks that another answer had ended, since a vehicle that has turned to another node does not take its
@@ -31,6 +35,7 @@ from ..policy.names import DEFAULT_POLICY
 from ..qos.report import in_time, percentile
 from ..qos.run import RunDirectory
 from .capacity import HOLD_SHARE, CapacitySettings, find_knee
+from .cores import DividedCores, divided_cores
 from .loaded_fleet import FLEET, NODES, LoadedFleet, Stage, even_rates, loaded_fleet, shown_progress
 
 _HEARD_LIMIT = 200_000
@@ -49,7 +54,7 @@ class OverloadSettings:
 
 FULL = OverloadSettings(CapacitySettings(factor=2.0, refinements=1))
 QUICK = OverloadSettings(
-    CapacitySettings(first_tasks_per_s=8.0, factor=2.5, stage_s=4.0, refinements=0), loads=(1.0, 2.0), stage_s=5.0
+    CapacitySettings(first_tasks_per_s=8.0, factor=2.5, stage_s=4.0, refinements=0), loads=(1.0, 3.0), stage_s=5.0
 )
 
 
@@ -135,18 +140,24 @@ class Observer:
 
 
 def measure_overload(
-    *, policy: str = DEFAULT_POLICY, quick: bool = False, knee_tasks_per_s: float | None = None
+    *,
+    policy: str = DEFAULT_POLICY,
+    quick: bool = False,
+    knee_tasks_per_s: float | None = None,
+    shared_cores: bool = False,
 ) -> dict[str, Any]:
     """The bench's JSON object; four to six minutes, less than two where quick.
 
-    policy: of the vehicles. knee_tasks_per_s: where it is known, it is not looked for.
+    policy: of the vehicles. knee_tasks_per_s: where it is known, it is not looked for. shared_cores: nodes have none of
+    their own; so it is, too, where a system keeps no process to cores, and `settings.cores` says it.
     """
     settings = QUICK if quick else FULL
     settings = replace(settings, capacity=replace(settings.capacity, policy=policy))
+    cores = None if shared_cores else divided_cores()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run", configuration=asdict(settings), seed=0, argv=[])
-        measured = asyncio.run(_measure(settings, run, knee_tasks_per_s))
+        measured = asyncio.run(_measure(settings, run, knee_tasks_per_s, cores))
         manifest = run.read_manifest()
     return {
         "bench": "overload",
@@ -155,6 +166,7 @@ def measure_overload(
             **asdict(settings),
             "knee_tasks_per_s": measured.knee_per_s,
             "nodes": list(NODES),
+            "cores": "shared" if cores is None else asdict(cores),
             "broker": manifest.broker,
             "quick": quick,
             "load_average_1m": load_before,
@@ -172,12 +184,14 @@ class _Measured:
     fairness: list[dict[str, Any]] = field(default_factory=list)
 
 
-async def _measure(settings: OverloadSettings, run: RunDirectory, knee_tasks_per_s: float | None) -> _Measured:
+async def _measure(
+    settings: OverloadSettings, run: RunDirectory, knee_tasks_per_s: float | None, cores: DividedCores | None
+) -> _Measured:
     measured = _Measured()
     capacity = settings.capacity
     with shown_progress() as tell:
         async with (
-            loaded_fleet(run) as fleet,
+            loaded_fleet(run, cores=cores) as fleet,
             Bus(url=fleet.broker.url, fleet=FLEET, name="observer") as bus,
         ):
 
@@ -191,9 +205,11 @@ async def _measure(settings: OverloadSettings, run: RunDirectory, knee_tasks_per
             observing = asyncio.create_task(observer.run())
             for load in settings.loads if measured.knee_per_s else ():
                 observer.begin()
+                used_s = fleet.nodes_cpu_s()
                 driven = await stage(f"load-{load:g}", load * measured.knee_per_s, settings.stage_s)
                 await asyncio.sleep(_LAST_STATES_S)
-                measured.rows.append({"load": load, **_row(driven), **observer.row(driven)})
+                used_s = fleet.nodes_cpu_s() - used_s
+                measured.rows.append({"load": load, **_row(driven, used_s), **observer.row(driven)})
             if measured.knee_per_s:
                 share_per_s = HOLD_SHARE * measured.knee_per_s / capacity.vehicles
                 for flood in (1.0, settings.flood):
@@ -223,12 +239,14 @@ async def _flooded(fleet: LoadedFleet, settings: OverloadSettings, share_per_s: 
     }
 
 
-def _row(stage: Stage) -> dict[str, Any]:
-    outcomes = stage.outcomes
+def _row(stage: Stage, used_s: float) -> dict[str, Any]:
+    """used_s: seconds of a core that the nodes used for the stage, of which refusals, too, are a part."""
+    outcomes, answered = stage.outcomes, _answered(stage.outcomes)
     return {
         "offered_tasks_per_s": stage.tasks_per_s,
-        "goodput_tasks_per_s": _answered(outcomes) / (stage.ended_s - stage.began_s),
-        "in_time_share": _answered(outcomes) / len(outcomes),
+        "goodput_tasks_per_s": answered / (stage.ended_s - stage.began_s),
+        "in_time_share": answered / len(outcomes),
+        "nodes_cpu_ms_per_answer": used_s * 1000 / answered if answered else None,
         "latency_ms_p50": stage.latency_ms["p50"],
     }
 
@@ -252,8 +270,8 @@ def _ratios(measured: _Measured) -> dict[str, float | None]:
     peak = max((row["goodput_tasks_per_s"] for row in measured.rows), default=0.0)
     for row in measured.rows:
         ratios[f"goodput_at_{row['load']:g}_of_peak"] = row["goodput_tasks_per_s"] / peak if peak else None
-        if row["load"] == 2.0 and row["reject_ms_p50"] is not None and row["queue_ms_p50"]:
-            ratios["reject_p50_of_queue_p50_at_2"] = row["reject_ms_p50"] / row["queue_ms_p50"]
+        if row["reject_ms_p50"] is not None and row["queue_ms_p50"]:
+            ratios[f"reject_p50_of_queue_p50_at_{row['load']:g}"] = row["reject_ms_p50"] / row["queue_ms_p50"]
     if len(measured.fairness) == 2:
         even, flooded = (row["others_in_time_share"] for row in measured.fairness)
         ratios["others_in_time_flooded_of_even"] = flooded / even if even and flooded is not None else None

@@ -23,6 +23,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from ..bus.messages import Load, Result, Task
+from ..bus.places import Place
 from .fair_lines import FairLines
 from .service_times import ServiceTimes, Spread
 
@@ -40,13 +41,19 @@ RefusalReason: TypeAlias = Literal["stopping", "full", "deadline"]
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One accepted attempt of a task. number: in the order of arrival. Times: seconds of the node's monotonic clock."""
+    """One accepted attempt of a task. number: in the order of arrival. Times: seconds of the node's monotonic clock.
+
+    away_since_s: since when it has been waiting for another tier, with its slot free for others; None: it does not.
+    away_s: how long it has waited so before.
+    """
 
     vehicle: str
     task: Task
     number: int
     arrived_s: float
     started_s: float = 0.0
+    away_since_s: float | None = None
+    away_s: float = 0.0
     result: Result | None = None
     # Of its line's tag when it was started, in milliseconds.
     charged_ms: float = 0.0
@@ -56,6 +63,11 @@ class Job:
     @property
     def deadline_s(self) -> float:
         return self.arrived_s + self.task.remaining_ms / 1000
+
+    def slot_ms(self, now_s: float) -> float:
+        """How long a job that was started has had a slot until now."""
+        away_s = self.away_s + (0.0 if self.away_since_s is None else now_s - self.away_since_s)
+        return (now_s - self.started_s - away_s) * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +102,27 @@ class _Forecast:
 
 class AdmissionQueue:
     """limit: accepted tasks that may wait. slots: tasks that are computed side by side. parallel: tasks that may be
-    under way at once; more than there are slots pays where answers wait for another tier. Every attempt is remembered
-    for a while with its result, so that a task that is sent twice is computed once.
+    under way at once, where more than there are slots is of use only because some wait for another tier meanwhile: a
+    task begins when a slot is free, since what has begun is served in the order of arrival, and no later hazard and no
+    vehicle with a better right can come before it. Every attempt is remembered for a while with its result, so that a
+    task that is sent twice is computed once.
+
+    service: from an answer's start to its end, as vehicles are told. slot_times: how much of that it has a slot for;
+    where nothing was learnt of that yet, all of it.
     """
 
     def __init__(self, *, limit: int, parallel: int = 1, slots: int = 1) -> None:
         self._limit = limit
         self._parallel = parallel
         self._slots = slots
-        self._waiting: FairLines[Job] = FairLines(lambda job: self._expected(job).mean_ms)
+        self._waiting: FairLines[Job] = FairLines(lambda job: self._slot_time(job).mean_ms)
         self._known: OrderedDict[tuple[str, str, int], Job] = OrderedDict()
         self._numbers = itertools.count()
         self._last_trial_s = float("-inf")
         self.running: list[Job] = []
         self.closed = False
         self.service = ServiceTimes()
+        self.slot_times = ServiceTimes()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -140,23 +158,45 @@ class AdmissionQueue:
 
     def start_next(self, now_s: float) -> Job | None:
         """Let the job whose turn it is begin, if one may. The caller asks whether to give it up."""
-        if not len(self._waiting) or len(self.running) >= self._parallel:
+        in_slots = sum(job.away_since_s is None for job in self.running)
+        if not len(self._waiting) or in_slots >= self._slots or len(self.running) >= self._parallel:
             return None
         job = self._waiting.pop()
         job.started_s = now_s
-        job.charged_ms = self._expected(job).mean_ms
+        job.charged_ms = self._slot_time(job).mean_ms
         self.running.append(job)
         return job
+
+    def wait_for_others(self, job: Job, now_s: float) -> None:
+        """A job that was started waits for another tier, and its slot is free."""
+        job.away_since_s = now_s
+
+    def go_on(self, job: Job, now_s: float) -> None:
+        """It has waited, and goes on ahead of all that began later."""
+        if job.away_since_s is not None:
+            job.away_s += now_s - job.away_since_s
+            job.away_since_s = None
 
     def give_up(self, job: Job, now_s: float) -> Refusal | None:
         """Why a job that could begin now is not to be computed: it has hardly a chance of being answered in time."""
         hopeless = self._expected(job).quantile_ms(_HOPELESS) > (job.deadline_s - now_s) * 1000
         return _too_late(job, now_s) if hopeless and not job.is_trial else None
 
-    def finish(self, job: Job, busy_ms: float) -> None:
-        """A job that was started is over, having kept its slot for so long."""
+    def answered(self, job: Job, place: Place, now_s: float) -> None:
+        """Learn from a job that was answered there just now."""
+        self.service.observe(place, job.task.kind, (now_s - job.started_s) * 1000)
+        self.slot_times.observe(place, job.task.kind, job.slot_ms(now_s))
+
+    def broken_off(self, job: Job, now_s: float) -> None:
+        """Learn from a job that was not answered by its deadline."""
+        place, kind = job.task.place, job.task.kind
+        self.service.observe_at_least(place, kind, (now_s - job.started_s) * 1000)
+        self.slot_times.observe_at_least(place, kind, job.slot_ms(now_s))
+
+    def finish(self, job: Job, slot_ms: float) -> None:
+        """A job that was started is over, having had a slot for so long."""
         self.running.remove(job)
-        self._waiting.settle(job.vehicle, busy_ms - job.charged_ms)
+        self._waiting.settle(job.vehicle, slot_ms - job.charged_ms)
         # Remembered for its result alone; a thousand pictures are a lot of memory.
         job.task = msgspec.structs.replace(job.task, frames=())
         if not self.running and not len(self._waiting):
@@ -168,7 +208,7 @@ class AdmissionQueue:
         """
         free = self._slots_free(now_s)
         for job in self._waiting.before_next_of(vehicle or _NOBODY):
-            heapq.heapreplace(free, _later(free[0], self._expected(job)))
+            heapq.heapreplace(free, _later(free[0], self._slot_time(job)))
         return free[0][0]
 
     def load(self, now_s: float, *, vehicle: str | None = None) -> Load:
@@ -185,13 +225,13 @@ class AdmissionQueue:
         free = self._slots_free(now_s)
         forecast = _Forecast(first_start_ms=free[0][0])
         for job in self._waiting.in_order(also=also, without=without):
-            start, expected = Spread(*free[0]), self._expected(job)
-            if (start + expected).quantile_ms(_HOPELESS) > (job.deadline_s - now_s) * 1000:
+            start = Spread(*free[0])
+            if (start + self._expected(job)).quantile_ms(_HOPELESS) > (job.deadline_s - now_s) * 1000:
                 # It will not be computed, so it holds up nobody.
                 forecast.hopeless.append(job)
                 continue
             forecast.starts[job.number] = start
-            heapq.heapreplace(free, _later(free[0], expected))
+            heapq.heapreplace(free, _later(free[0], self._slot_time(job)))
         return forecast
 
     def _slots_free(self, now_s: float) -> list[tuple[float, float]]:
@@ -201,8 +241,8 @@ class AdmissionQueue:
         """
         free = [(0.0, 0.0)] * self._slots
         for job in self.running:
-            expected = self._expected(job)
-            left_ms = max(0.0, expected.mean_ms - (now_s - job.started_s) * 1000)
+            expected = self._slot_time(job)
+            left_ms = max(0.0, expected.mean_ms - job.slot_ms(now_s))
             heapq.heapreplace(free, _later(free[0], Spread(left_ms, expected.variance_ms2)))
         return free
 
@@ -222,6 +262,9 @@ class AdmissionQueue:
 
     def _expected(self, job: Job) -> Spread:
         return self.service.expected(job.task.place, job.task.kind)
+
+    def _slot_time(self, job: Job) -> Spread:
+        return self.slot_times.known(job.task.place, job.task.kind) or self._expected(job)
 
     def _remember(self, job: Job) -> None:
         """Until its deadline, more or less: nobody asks again for an answer that would be late."""

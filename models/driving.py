@@ -50,11 +50,12 @@ async def drive(
     cancelled: Callable[[], bool],
     session: CloudSession | None = None,
     watch: Callable[[Chose | Drafted | Spoke], None] | None = None,
+    wait: Callable[[bool], None] = lambda waits: None,
 ) -> Worked:
     """Run to the end, or until `cancelled()` before the first token or after any.
 
     rank: in the worker's order. session: for modes that ask a cloud; to others it is silent. watch: is shown, on the
-    inference thread, what is made on the way.
+    inference thread, what is made on the way. wait: is told when waiting for the cloud begins and when it ends.
     Raises what the steps raise (MessageRefused for an unusable image).
     """
     computed_s = waited_s = energy_j = 0.0
@@ -80,7 +81,9 @@ async def drive(
         match event:
             case Wait():
                 started_s = time.perf_counter()
+                wait(True)
                 reply = await session.reply() if session is not None else None
+                wait(False)
                 waited_s += time.perf_counter() - started_s
             case Spoke():
                 pass  # it gave way; its turn comes again behind what is more urgent

@@ -85,7 +85,9 @@ class LocalRunner:
             return None
         return (time.monotonic() - started_s) * 1000
 
-    async def answer(self, job: Job, show: Callable[[Answered], None]) -> Answered | None:
+    async def answer(
+        self, job: Job, show: Callable[[Answered], None], wait: Callable[[bool], None]
+    ) -> Answered | None:
         task = job.task
         question = Question(
             prompt=task.prompt,
@@ -125,6 +127,7 @@ class LocalRunner:
                 cancelled=past_deadline,
                 session=session,
                 watch=showing.saw,
+                wait=wait,
             )
         except MessageRefused:
             raise

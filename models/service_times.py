@@ -66,15 +66,18 @@ class ServiceTimes:
 
     def observe_at_least(self, place: Place, kind: str, service_ms: float) -> None:
         """An answer was broken off after so long: it would have taken longer, nobody knows by how much."""
-        known = self.by_place.get(place, {}).get(kind)
+        known = self.known(place, kind)
         if known is not None and service_ms > known.mean_ms:
             self.observe(place, kind, service_ms)
 
+    def known(self, place: Place, kind: str) -> Spread | None:
+        """None for what was never seen."""
+        return self.by_place.get(place, {}).get(kind)
+
     def expected(self, place: Place, kind: str) -> Spread:
         """For what was never seen, that of the slowest known: admission errs on the side of refusing."""
-        known = self.by_place.get(place, {})
-        if kind in known:
-            return known[kind]
+        if (known := self.known(place, kind)) is not None:
+            return known
         every = (each for by_kind in self.by_place.values() for each in by_kind.values())
         return max(every, key=lambda each: each.mean_ms, default=_UNKNOWN)
 

@@ -47,7 +47,7 @@ class NodeConfiguration(MemberConfiguration, frozen=True, kw_only=True):
 
     model: None for the bundled one, a folder, or a Hugging Face id.
     queue_limit: accepted tasks that may wait; more are refused with reason "full".
-    parallel_tasks: tasks that may be under way at once; older ones compute first.
+    parallel_tasks: tasks that may be under way at once: more than there are slots, while some wait for another tier.
     slot_power_w: electric power of the busy slot; a task's energy is modelled as power times inference time.
     heartbeat_s: seconds between two reports of the node's state.
     stream_interval_ms: the first words of an answer that takes longer are sent at most so often; None: never.
@@ -236,14 +236,19 @@ class TaskServer:
     async def _finish(self, job: Job) -> None:
         result = await self._answer(job)
         self._history.note("job.ended", **_whose(job.vehicle, job.task), answered=result is not None)
-        busy_ms = (time.monotonic() - job.started_s) * 1000
+        now_s = time.monotonic()
         if result is not None:
-            self._queue.service.observe(result.place, job.task.kind, busy_ms)
+            self._queue.answered(job, result.place, now_s)
             self.counters["answered"] += 1
-            log.debug("answered", place=result.place, service_ms=round(busy_ms, 1), **_told(job.vehicle, job.task))
+            log.debug(
+                "answered",
+                place=result.place,
+                service_ms=round((now_s - job.started_s) * 1000, 1),
+                **_told(job.vehicle, job.task),
+            )
             job.result = result
             self._send(job, result)
-        self._queue.finish(job, busy_ms)
+        self._queue.finish(job, job.slot_ms(now_s))
         self._work_changed.set()
 
     async def _answer(self, job: Job) -> Result | None:
@@ -260,19 +265,28 @@ class TaskServer:
         self._history.note("computing.began", **_whose(job.vehicle, job.task), deadline_s=job.deadline_s)
         try:
             answered = await self._runner.answer(
-                job, lambda draft: self._send(job, self._result(job, draft, final=False))
+                job,
+                lambda draft: self._send(job, self._result(job, draft, final=False)),
+                lambda waits: self._free_slot(job, waits),
             )
         except (MessageRefused, BackendError) as refusal:
             log.debug("not answered", why=str(refusal), **_told(job.vehicle, job.task))
             self._reject(job.vehicle, job.task, refusal.reason)
             return None
         if answered is None:
-            busy_ms = (time.monotonic() - job.started_s) * 1000
-            self._queue.service.observe_at_least(job.task.place, job.task.kind, busy_ms)
+            self._queue.broken_off(job, time.monotonic())
             self.counters["cancelled_at_deadline"] += 1
             log.debug("cancelled at its deadline", **_told(job.vehicle, job.task))
             return None
         return self._result(job, answered, final=True)
+
+    def _free_slot(self, job: Job, waits: bool) -> None:
+        """While a job waits for another tier the next one may begin."""
+        if waits:
+            self._queue.wait_for_others(job, time.monotonic())
+            self._work_changed.set()
+        else:
+            self._queue.go_on(job, time.monotonic())
 
     def _result(self, job: Job, answered: Answered, *, final: bool) -> Result:
         return Result(

@@ -75,15 +75,14 @@ class OwnModel:
         try:
             if job.started_s >= job.deadline_s:
                 return None
-            answered = await self._runner.answer(job, lambda draft: None)
-            busy_ms = (time.monotonic() - job.started_s) * 1000
+            answered = await self._runner.answer(job, lambda draft: None, lambda waits: None)
             if answered is not None:
-                self._queue.service.observe("vehicle", task.kind, busy_ms)
+                self._queue.answered(job, "vehicle", time.monotonic())
             else:
-                self._queue.service.observe_at_least("vehicle", task.kind, busy_ms)
+                self._queue.broken_off(job, time.monotonic())
             return answered
         finally:
-            self._queue.finish(job, (time.monotonic() - job.started_s) * 1000)
+            self._queue.finish(job, job.slot_ms(time.monotonic()))
             self._start_next()
 
     def _start_next(self) -> None:

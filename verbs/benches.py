@@ -126,6 +126,9 @@ def bench_overload(
         typer.Option(min=0.1, metavar="HZ", help="Tasks per second that the fleet takes here, if that is known."),
     ] = None,
     policy: PolicyName = None,
+    shared_cores: Annotated[
+        bool, typer.Option("--shared-cores", help="Let the load use the nodes' cores; else each has half of them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Goodput, refusals and fairness at up to three times what the fleet takes here; about five minutes."""
@@ -133,7 +136,10 @@ def bench_overload(
     from ..bus.process import configure_logging
 
     configure_logging("bench")
-    print_bench(measure_overload(policy=policy or DEFAULT_POLICY, quick=quick, knee_tasks_per_s=knee), as_json)
+    measured = measure_overload(
+        policy=policy or DEFAULT_POLICY, quick=quick, knee_tasks_per_s=knee, shared_cores=shared_cores
+    )
+    print_bench(measured, as_json)
 
 
 @verbs.command("default", epilog="Example:  roadside bench default runs/20261121-101500-ab12")

@@ -111,8 +111,10 @@ class ServerRunner:
         await self._complete_in_time(self._messages(kind, kind.prompt, colour_card_jpeg(), {}))
         return (time.monotonic() - started_s) * 1000
 
-    async def answer(self, job: Job, show: Callable[[Answered], None]) -> Answered | None:
-        del show  # a server's first words are not its answer
+    async def answer(
+        self, job: Job, show: Callable[[Answered], None], wait: Callable[[bool], None]
+    ) -> Answered | None:
+        del show, wait  # a server's first words are not its answer
         task = job.task
         picture = task.frames[-1]
         await asyncio.to_thread(open_image, picture)  # refused here, a broken picture costs no request

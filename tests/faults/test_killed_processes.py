@@ -31,8 +31,8 @@ async def test_an_edge_hangs_and_comes_back_when_its_answers_are_late(faults):
     tasks = await faults.finish()
     assert tasks["unrecorded"] == tasks["expired"] == 0
     moved = [one.outcome for one in faults.recorded() if one.outcome.attempts > 1 and one.outcome.state == "result"]
-    assert moved
-    assert hung not in {outcome.node for outcome in moved}
+    # A task may also have come from the other node once this one was back.
+    assert any(outcome.node != hung for outcome in moved), "the other node answers for the one that hangs"
 
 
 async def test_a_vehicle_is_killed_with_open_tasks_and_started_on_its_journal(faults, occupied):

@@ -77,7 +77,7 @@ async def test_a_model_that_fails_costs_the_task_and_nothing_else():
         job = Job("car-1", TASK, 1, time.monotonic())
         for _ in range(2):
             with pytest.raises(MessageRefused) as refused:
-                await asyncio.wait_for(runner.answer(job, lambda draft: None), 20)
+                await asyncio.wait_for(runner.answer(job, lambda draft: None, lambda waits: None), 20)
             assert refused.value.reason == "failed"
     finally:
         worker.close()

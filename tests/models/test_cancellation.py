@@ -128,6 +128,6 @@ async def test_a_runner_counts_what_it_computed_for_nobody(
         place="edge",
     )
     now_s = time.monotonic()
-    answered = await runner.answer(Job("v", task, 0, now_s, started_s=now_s), lambda _: None)
+    answered = await runner.answer(Job("v", task, 0, now_s, started_s=now_s), lambda _: None, lambda _: None)
     assert (answered is None) == is_counted
     assert (runner.counters["expired_work_ms"] > 0) == is_counted
