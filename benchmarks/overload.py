@@ -48,7 +48,7 @@ class OverloadSettings:
 
     capacity: CapacitySettings
     loads: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0)
-    stage_s: float = 15.0
+    stage_s: float = 25.0
     flood: float = 5.0
 
 
@@ -146,7 +146,7 @@ def measure_overload(
     knee_tasks_per_s: float | None = None,
     shared_cores: bool = False,
 ) -> dict[str, Any]:
-    """The bench's JSON object; four to six minutes, less than two where quick.
+    """The bench's JSON object; five to eight minutes, less than two where quick.
 
     policy: of the vehicles. knee_tasks_per_s: where it is known, it is not looked for. shared_cores: nodes have none of
     their own; so it is, too, where a system keeps no process to cores, and `settings.cores` says it.

@@ -58,9 +58,7 @@ class JobRunner(Protocol):
         """
         ...
 
-    async def answer(
-        self, job: Job, show: Callable[[Answered], None], wait: Callable[[bool], None]
-    ) -> Answered | None:
+    async def answer(self, job: Job, show: Callable[[Answered], None], wait: Callable[[bool], None]) -> Answered | None:
         """The final answer; None where the deadline came first. show: is given a provisional one, if there is any.
         wait: is told when the job begins and when it ceases to wait for another tier, needing no slot meanwhile.
 

@@ -85,9 +85,7 @@ class LocalRunner:
             return None
         return (time.monotonic() - started_s) * 1000
 
-    async def answer(
-        self, job: Job, show: Callable[[Answered], None], wait: Callable[[bool], None]
-    ) -> Answered | None:
+    async def answer(self, job: Job, show: Callable[[Answered], None], wait: Callable[[bool], None]) -> Answered | None:
         task = job.task
         question = Question(
             prompt=task.prompt,

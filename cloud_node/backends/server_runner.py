@@ -111,9 +111,7 @@ class ServerRunner:
         await self._complete_in_time(self._messages(kind, kind.prompt, colour_card_jpeg(), {}))
         return (time.monotonic() - started_s) * 1000
 
-    async def answer(
-        self, job: Job, show: Callable[[Answered], None], wait: Callable[[bool], None]
-    ) -> Answered | None:
+    async def answer(self, job: Job, show: Callable[[Answered], None], wait: Callable[[bool], None]) -> Answered | None:
         del show, wait  # a server's first words are not its answer
         task = job.task
         picture = task.frames[-1]

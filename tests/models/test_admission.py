@@ -175,6 +175,49 @@ def test_slots_work_side_by_side():
     assert jobs.load(0.04).slots == 2
 
 
+def test_a_task_begins_beside_another_only_while_that_one_waits_for_another_tier():
+    jobs = queue(parallel=4)
+    first, second, third = (admit(jobs, name) for name in "abc")
+    assert jobs.start_next(0.0) is first
+    assert jobs.start_next(0.0) is None, "its slot is taken, though four may be under way"
+    jobs.wait_for_others(first, 0.01)
+    assert jobs.start_next(0.01) is second
+    jobs.go_on(first, 0.03)
+    jobs.wait_for_others(second, 0.04)
+    assert jobs.start_next(0.04) is None, "the first has gone on meanwhile"
+    jobs.finish(first, first.slot_ms(0.05))
+    assert jobs.start_next(0.05) is third
+
+
+def test_what_waits_for_another_tier_keeps_nobody_waiting():
+    jobs = queue(parallel=4)
+    job = admit(jobs, "a")
+    jobs.start_next(0.0)
+    jobs.wait_for_others(job, 0.01)
+    jobs.go_on(job, 0.07)
+    assert job.slot_ms(0.09) == pytest.approx(30.0)
+    jobs.answered(job, "edge", 0.09)
+    jobs.finish(job, job.slot_ms(0.09))
+    assert jobs.service.means_ms()["edge"]["explain"] == pytest.approx(98.0), "vehicles are told of the whole"
+    admit(jobs, "b")
+    jobs.start_next(0.0)
+    assert jobs.wait_ms(0.0, vehicle="v") == pytest.approx(30.0), "its slot is wanted for a part of it"
+    assert refused(jobs, "late", remaining_ms=125.0).reason == "deadline"
+    admit(jobs, "in time", remaining_ms=150.0)
+
+
+def test_a_hazard_overtakes_what_has_been_taken_and_not_begun():
+    jobs = queue(parallel=4, limit=8)
+    flood = [admit(jobs, f"flood-{number}", vehicle="flood") for number in range(4)]
+    jobs.start_next(0.0)
+    hazard = admit(jobs, "hazard", vehicle="quiet", remaining_ms=350.0)
+    jobs.finish(flood[0], 100.0)
+    assert jobs.start_next(0.1) in (flood[1], hazard)
+    jobs.finish(jobs.running[0], 100.0)
+    jobs.start_next(0.2)
+    assert hazard.started_s > 0, "one of each line at a time"
+
+
 def test_refuses_when_closed():
     jobs = queue()
     jobs.closed = True
@@ -226,7 +269,7 @@ def test_a_node_that_was_measured_in_a_bad_minute_serves_again_soon():
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["admit", "admit", "start", "finish", "drop", "wait"]),
+        st.sampled_from(["admit", "admit", "start", "finish", "drop", "wait", "away", "back"]),
         st.sampled_from(["v", "w", "x"]),
         st.floats(10.0, 3000.0),
     ),
@@ -247,14 +290,22 @@ def test_every_admitted_task_is_started_or_displaced_once_and_a_free_slot_never_
                 waiting.add(admitted.job)
                 waiting -= {job for job, _ in admitted.displaced}
         elif step == "start":
-            had_room = len(jobs.running) < parallel and len(jobs) > 0
+            in_slots = [job for job in jobs.running if job.away_since_s is None]
+            had_room = len(jobs.running) < parallel and len(in_slots) < slots and len(jobs) > 0
             job = jobs.start_next(now_s)
             assert (job is not None) == had_room, "work is conserved"
             waiting -= {job}
         elif step == "wait":
             now_s += milliseconds / 1000
         elif jobs.running:
-            jobs.finish(jobs.running[number % len(jobs.running)], milliseconds if step == "finish" else 0.0)
+            job = jobs.running[number % len(jobs.running)]
+            if step == "away" and job.away_since_s is None:
+                jobs.wait_for_others(job, now_s)
+            elif step == "back":
+                jobs.go_on(job, now_s)
+            elif step in ("finish", "drop"):
+                jobs.finish(job, milliseconds if step == "finish" else 0.0)
+            assert 0 <= job.slot_ms(now_s) <= (now_s - job.started_s) * 1000 + 1e-6
         assert len(jobs) == len(waiting) <= 5, "the queue is bounded"
         assert len(jobs.running) <= parallel
         load = jobs.load(now_s)

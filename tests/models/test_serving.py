@@ -13,11 +13,11 @@ import pytest
 from roadside.bus import topics
 from roadside.bus.broker import Broker
 from roadside.bus.errors import MessageRefused
-from roadside.bus.messages import Accepted, NodeState, Rejected, Result, Task
+from roadside.bus.messages import Accepted, ContextUse, NodeState, Rejected, Result, Task
 from roadside.bus.places import Place
 from roadside.bus.transport import Bus
 from roadside.models.circumstances import UNKNOWN, Circumstances
-from roadside.models.decoding import Spoke, Steps
+from roadside.models.decoding import CloudReply, Spoke, Steps, Wait
 from roadside.models.inference_worker import InferenceWorker
 from roadside.models.local_runner import LocalRunner
 from roadside.models.questions import Answer, Question
@@ -26,7 +26,8 @@ from roadside.models.serving import NodeConfiguration, TaskServer
 
 @dataclass
 class HeldAnswerer:
-    """Answers at once while `free` is set, else says token after token until it is."""
+    """Answers at once while `free` is set, else says token after token until it is; asked for "a cloud", it waits for
+    that first."""
 
     model: str = "held"
     model_hash: str = "0"
@@ -39,12 +40,36 @@ class HeldAnswerer:
         if question.prompt == "a bad picture":
             raise MessageRefused("image-format", "neither JPEG nor PNG")
         self.asked.append(question)
+        if question.prompt == "a cloud":
+            yield Wait()
         while not self.free.wait(0.005):
             yield Spoke()
         return Answer("the car is stopped .", (1, 2), ("exit1", "exit2"), 0.95, 1.0, 1.0)
 
     def words(self, tokens: tuple[int, ...]) -> str:
         return " ".join(map(str, tokens))
+
+
+class SlowCloud:
+    """A line to a cloud, and every session on it, whose replies come once it is told so."""
+
+    available = True
+    energy_j = 0.0
+
+    def __init__(self) -> None:
+        self.replies = asyncio.Event()
+
+    def open(self, *_: object, **__: object) -> SlowCloud:
+        return self
+
+    def link(self) -> None:
+        return None
+
+    async def reply(self) -> CloudReply | None:
+        await self.replies.wait()
+
+    def close(self) -> ContextUse:
+        return ContextUse("cloud-1", 0, 0, 0, 0, 0)
 
 
 def task(task_id: str, *, remaining_ms: float = 5000.0, prompt: str = "why ?") -> Task:
@@ -58,7 +83,7 @@ def task(task_id: str, *, remaining_ms: float = 5000.0, prompt: str = "why ?") -
         deadline_ms=remaining_ms,
         remaining_ms=remaining_ms,
         qos_floor=0.5,
-        place="edge",
+        place="edge+cloud" if prompt == "a cloud" else "edge",
     )
 
 
@@ -95,13 +120,17 @@ def is_busy(state: NodeState) -> bool:
 
 
 @asynccontextmanager
-async def serving(url: str, fleet: str, answerer: HeldAnswerer, *, queue_limit: int = 2) -> AsyncIterator[Client]:
+async def serving(
+    url: str, fleet: str, answerer: HeldAnswerer, *, queue_limit: int = 2, cloud: Any = None
+) -> AsyncIterator[Client]:
     """A node and a client; the node is told to stop at the end, and must then come to an end."""
-    configuration = NodeConfiguration(name="edge-1", queue_limit=queue_limit, slot_power_w=50.0, heartbeat_s=0.1)
+    configuration = NodeConfiguration(
+        name="edge-1", queue_limit=queue_limit, parallel_tasks=2, slot_power_w=50.0, heartbeat_s=0.1
+    )
     answerer.free.set()  # the server warms up before it announces itself
     async with Bus(url=url, fleet=fleet, name="edge-1") as node_bus, Bus(url=url, fleet=fleet, name="car-1") as bus:
         worker = InferenceWorker()
-        runner = LocalRunner(answerer, worker, cloud_line=None, slot_power_w=configuration.slot_power_w)
+        runner = LocalRunner(answerer, worker, cloud_line=cloud, slot_power_w=configuration.slot_power_w)
         server = TaskServer(bus=node_bus, role="edge", configuration=configuration, runner=runner)
         client, stop = Client(bus), asyncio.Event()
         running = asyncio.create_task(server.run(stop))
@@ -157,6 +186,23 @@ async def test_a_full_queue_rejects_and_the_reject_overtakes_the_answers(best_br
         assert all(isinstance(ack, Accepted) for ack in acks.values())
         answerer.free.set()
         assert [(await client.result()).task_id for _ in range(3)] == ["running", "waiting-1", "waiting-2"]
+
+
+async def test_an_answer_begins_while_another_waits_for_the_cloud_and_not_beside_it(best_broker, fleet):
+    answerer = HeldAnswerer(modes={"edge": "standalone", "edge+cloud": "ce"})
+    cloud = SlowCloud()
+    async with serving(best_broker.url, fleet, answerer, cloud=cloud) as client:
+        await client.state(lambda state: "edge+cloud" in state.places)
+        answerer.free.clear()
+        await client.send("waits", prompt="a cloud")
+        await client.state(lambda state: state.load and state.load.running == 1)
+        await client.send("computes")
+        await client.state(lambda state: state.load and state.load.running == 2)
+        cloud.replies.set()
+        await client.send("later")
+        await client.state(lambda state: state.load and (state.load.running, state.load.queued) == (2, 1))
+        answerer.free.set()
+        assert {(await client.result()).task_id for _ in range(3)} == {"waits", "computes", "later"}
 
 
 async def test_a_task_that_expires_is_cancelled_and_the_next_one_is_answered(best_broker, fleet):

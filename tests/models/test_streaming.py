@@ -72,7 +72,7 @@ def runner(**settings: Any) -> Iterator[LocalRunner]:
 
 async def shown_by(running: LocalRunner, asked: Job) -> tuple[Answered | None, list[Answered]]:
     shown: list[Answered] = []
-    answered = await running.answer(asked, shown.append)
+    answered = await running.answer(asked, shown.append, lambda waits: None)
     await asyncio.sleep(0)
     return answered, shown
 
