@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from ..bus.link import Direction
 from ..bus.mqtt_packets import Packet
 from ..qos.history import Event
-from .faults_fleet import CLOUD, CONTEXT_TTL_S, EDGES, NODES, RECORDER, VEHICLES, FaultFleet
-from .faults_traffic import overload, poison
+from .faults_fleet import CLOUD, CONTEXT_TTL_S, EDGES, FLEET, NODES, RECORDER, VEHICLES, FaultFleet
+from .faults_traffic import Addressees, overload, poison
 
 _STEP_TIMEOUT_S = 4.0
 _LONGEST_DEADLINE_S = 4.0
@@ -226,7 +226,8 @@ async def _clock_skew(scene: Scene) -> None:
 async def _poison(scene: Scene) -> None:
     await asyncio.sleep(1.0)  # what went well before, to compare with
     scene.breaks("everybody")
-    await poison(scene.fleet.broker.url, scene.draw, for_s=scene.hold_s(1.0, 1.5))
+    everybody = Addressees(FLEET, VEHICLES, EDGES, CLOUD)
+    await poison(scene.fleet.broker.url, everybody, scene.draw, for_s=scene.hold_s(1.0, 1.5))
     scene.mends()
 
 

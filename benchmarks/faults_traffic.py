@@ -8,6 +8,7 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import aiomqtt
 
@@ -18,38 +19,48 @@ from ..bus.messages import SCHEMA_VERSION, CloseContext, Envelope, Task
 from ..bus.transport import Bus
 from ..datasets.jpeg import encode_jpeg
 from ..datasets.samples import make_sample
-from .faults_fleet import CLOUD, EDGES, FLEET, VEHICLES
+from .faults_fleet import FLEET
 
-_POISON_PER_S = 60.0
+POISON_PER_S = 60.0
 _SCENE_SEED = 4_300_000
 
 
-async def poison(url: str, draw: random.Random, *, for_s: float) -> None:
-    """Publish what cannot be read, on every address that somebody listens to."""
+@dataclass(frozen=True, slots=True)
+class Addressees:
+    """Who is to be poisoned."""
+
+    fleet: str
+    vehicles: Sequence[str]
+    edges: Sequence[str]
+    cloud: str
+
+
+async def poison(url: str, addressees: Addressees, draw: random.Random, *, for_s: float) -> None:
+    """Publish what cannot be read, on every address that somebody listens to; `POISON_PER_S` times a second."""
     address = BrokerAddress.parse(url)
     until_s = time.monotonic() + for_s
     stranger = f"stranger-{uuid.uuid4().hex[:8]}"
     async with aiomqtt.Client(address.host, address.port, identifier=stranger) as client:
         while time.monotonic() < until_s:
-            await client.publish(_inbox(draw), _poisoned(draw), qos=draw.randint(0, 1))
-            await asyncio.sleep(1 / _POISON_PER_S)
+            await client.publish(_inbox(addressees, draw), _poisoned(draw), qos=draw.randint(0, 1))
+            await asyncio.sleep(1 / POISON_PER_S)
 
 
-def _inbox(draw: random.Random) -> str:
-    vehicle, edge = draw.choice(VEHICLES), draw.choice(EDGES)
+def _inbox(addressees: Addressees, draw: random.Random) -> str:
+    vehicle, edge, cloud = draw.choice(addressees.vehicles), draw.choice(addressees.edges), addressees.cloud
     topic, names = draw.choice(
         [
             (topics.TASK, {"node": edge, "vehicle": vehicle}),
             (topics.ACK, {"vehicle": vehicle, "node": edge}),
             (topics.RESULT, {"vehicle": vehicle, "node": edge}),
             (topics.NODE_STATE, {"node": edge}),
-            (topics.CONTEXT, {"node": CLOUD, "edge": edge}),
-            (topics.INFER, {"node": CLOUD, "edge": edge}),
-            (topics.TOKEN, {"edge": edge, "node": CLOUD}),
+            (topics.CONTEXT, {"node": cloud, "edge": edge}),
+            (topics.INFER, {"node": cloud, "edge": edge}),
+            (topics.TOKEN, {"edge": edge, "node": cloud}),
             (topics.OUTCOME, {"vehicle": vehicle}),
         ]
     )
-    return topic.address(FLEET, **names)
+    return topic.address(addressees.fleet, **names)
 
 
 def _poisoned(draw: random.Random) -> bytes:

@@ -142,6 +142,19 @@ def bench_overload(
     print_bench(measured, as_json)
 
 
+@verbs.command("poison", epilog="Example:  roadside bench poison --json")
+def bench_poison(
+    quick: Annotated[bool, typer.Option("--quick", help="One pair of short stretches.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Latency of a fleet's tasks while a stranger publishes nonsense, over that without; about six minutes."""
+    from ..benchmarks.poison import measure_poison
+    from ..bus.process import configure_logging
+
+    configure_logging("bench")
+    print_bench(measure_poison(quick=quick), as_json)
+
+
 @verbs.command("default", epilog="Example:  roadside bench default runs/20261121-101500-ab12")
 def bench_default(
     run: Annotated[Path | None, typer.Argument(help="A run's folder [default: a fresh demo run]")] = None,
