@@ -227,9 +227,14 @@ def _standalone_ms(events: list[Event], cut_s: float) -> list[float]:
             and each.fields["session"] == gone.fields["session"]
             and each.at_s <= gone.at_s
         ]
-        asked_s = next((each.at_s for each in wanted if each.fields["up_to"] == wanted[-1].fields["up_to"]), cut_s)
+        # Asked once more it is the same question; after a roll-back it is another one.
+        asked_s = next((each.at_s for each in wanted if _question(each) == _question(wanted[-1])), cut_s)
         found.append((gone.at_s - max(cut_s, asked_s)) * 1000)
     return found
+
+
+def _question(wanted: Event) -> tuple[int, int]:
+    return wanted.fields["rollback"], wanted.fields["up_to"]
 
 
 def _latencies_ms(events: list[Event], scene: Scene) -> tuple[list[float], list[float]]:

@@ -1,8 +1,9 @@
 """What a fleet still does when it is asked for more than it can, and whom one flooding vehicle harms.
 
 `roadside bench overload` looks for the knee as `roadside bench capacity` does, then loads the same fleet with half of
-that, with it, and with up to three times it. Counted are answers in time that nodes gave (*goodput*; a vehicle's own
-narrator is no answer). Then every vehicle asks for its equal share of 70% of the knee, and again with one of them
+that, with it, and with up to five times it. Counted are answers in time that nodes gave (*goodput*; a vehicle's own
+narrator is no answer). The knee is where waiting begins, and more than that can be answered: what becomes of a fleet
+that is asked for twice what it can is told by the first load that is at least twice the highest goodput of all. Then every vehicle asks for its equal share of 70% of the knee, and again with one of them
 asking for five times its share: what becomes of the others?
 
 The nodes have half of this machine's cores to themselves, and vehicles, broker, recorder and this process the others
@@ -47,7 +48,7 @@ class OverloadSettings:
     """loads: multiples of the knee. stage_s: seconds of each. flood: how many times its share one vehicle asks for."""
 
     capacity: CapacitySettings
-    loads: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0)
+    loads: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
     stage_s: float = 25.0
     flood: float = 5.0
 
@@ -268,6 +269,8 @@ def _ratios(measured: _Measured) -> dict[str, float | None]:
     """Of rows of this one run; None where the bench has not come so far."""
     ratios: dict[str, float | None] = {}
     peak = max((row["goodput_tasks_per_s"] for row in measured.rows), default=0.0)
+    twice = next((row for row in measured.rows if row["offered_tasks_per_s"] >= 2 * peak > 0), None)
+    ratios["goodput_at_twice_the_peak_of_peak"] = None if twice is None else twice["goodput_tasks_per_s"] / peak
     for row in measured.rows:
         ratios[f"goodput_at_{row['load']:g}_of_peak"] = row["goodput_tasks_per_s"] / peak if peak else None
         if row["reject_ms_p50"] is not None and row["queue_ms_p50"]:

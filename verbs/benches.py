@@ -131,7 +131,7 @@ def bench_overload(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Goodput, refusals and fairness at up to three times what the fleet takes here; about seven minutes."""
+    """Goodput, refusals and fairness at up to five times the knee of the fleet here; about seven minutes."""
     from ..benchmarks.overload import measure_overload
     from ..bus.process import configure_logging
 

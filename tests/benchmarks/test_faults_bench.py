@@ -48,8 +48,8 @@ def test_what_the_ledger_alone_knows_counts_as_well():
 
 
 def test_going_on_alone_is_timed_from_the_cut_or_the_question_that_came_after_it():
-    def asked(at_s: float, session: str, up_to: int) -> Event:
-        return Event(at_s, "edge-1", "token.wanted", {"session": session, "up_to": up_to})
+    def asked(at_s: float, session: str, up_to: int, rollback: int = 0) -> Event:
+        return Event(at_s, "edge-1", "token.wanted", {"session": session, "rollback": rollback, "up_to": up_to})
 
     def gone(at_s: float, session: str) -> Event:
         return Event(at_s, "edge-1", "cloud.gone", {"session": session})
@@ -61,8 +61,11 @@ def test_going_on_alone_is_timed_from_the_cut_or_the_question_that_came_after_it
         asked(1.5, "asked after", 5),  # again
         gone(1.4, "asked before"),
         gone(1.7, "asked after"),
+        asked(1.8, "another after a roll-back", 5),
+        asked(2.1, "another after a roll-back", 5, rollback=1),
+        gone(2.4, "another after a roll-back"),
     ]
-    assert _standalone_ms(events, 1.0) == pytest.approx([400.0, 500.0])
+    assert _standalone_ms(events, 1.0) == pytest.approx([400.0, 500.0, 300.0])
 
 
 def test_poison_is_refused_wherever_it_is_sent():

@@ -87,17 +87,27 @@ def test_what_an_observer_makes_of_a_stage():
 
 def test_ratios_are_of_one_run_and_of_its_own_peak():
     rows = [
-        {"load": load, "goodput_tasks_per_s": goodput, "reject_ms_p50": reject_ms, "queue_ms_p50": 50.0}
-        for load, goodput, reject_ms in ((1.0, 20.0, None), (2.0, 19.0, 5.0))
+        {
+            "load": load,
+            "offered_tasks_per_s": 20.0 * load,
+            "goodput_tasks_per_s": goodput,
+            "reject_ms_p50": reject_ms,
+            "queue_ms_p50": 50.0,
+        }
+        for load, goodput, reject_ms in ((1.0, 18.0, None), (2.0, 20.0, 5.0), (3.0, 15.0, 5.0))
     ]
     measured = _Measured(20.0, rows, [{"others_in_time_share": 0.8}, {"others_in_time_share": 0.6}])
     assert _ratios(measured) == {
-        "goodput_at_1_of_peak": 1.0,
-        "goodput_at_2_of_peak": 0.95,
+        "goodput_at_twice_the_peak_of_peak": 1.0,
+        "goodput_at_1_of_peak": 0.9,
+        "goodput_at_2_of_peak": 1.0,
         "reject_p50_of_queue_p50_at_2": 0.1,
+        "goodput_at_3_of_peak": 0.75,
+        "reject_p50_of_queue_p50_at_3": 0.1,
         "others_in_time_flooded_of_even": pytest.approx(0.75),
     }
-    assert _ratios(_Measured()) == {}
+    assert _ratios(_Measured(20.0, rows[:1]))["goodput_at_twice_the_peak_of_peak"] is None, "it was not asked so much"
+    assert _ratios(_Measured()) == {"goodput_at_twice_the_peak_of_peak": None}
 
 
 @pytest.mark.slow
