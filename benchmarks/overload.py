@@ -3,8 +3,9 @@
 `roadside bench overload` looks for the knee as `roadside bench capacity` does, then loads the same fleet with half of
 that, with it, and with up to five times it. Counted are answers in time that nodes gave (*goodput*; a vehicle's own
 narrator is no answer). The knee is where waiting begins, and more than that can be answered: what becomes of a fleet
-that is asked for twice what it can is told by the first load that is at least twice the highest goodput of all. Then every vehicle asks for its equal share of 70% of the knee, and again with one of them
-asking for five times its share: what becomes of the others?
+that is asked for twice what it can is told by the first load that is at least twice the highest goodput of all. Then
+every vehicle asks for its equal share of 70% of the knee, and again with one of them asking for five times its share:
+what becomes of the others?
 
 The nodes have half of this machine's cores to themselves, and vehicles, broker, recorder and this process the others
 (`cores.py`): what a node does about an overload is measured, not what the making of the load leaves it. With
@@ -204,6 +205,8 @@ async def _measure(
             measured.knee_per_s = knee_tasks_per_s or await find_knee(capacity, stage, [])
             observer = Observer(bus)
             observing = asyncio.create_task(observer.run())
+            # What was in vain while the knee was looked for is none of the first load's.
+            await asyncio.sleep(_LAST_STATES_S)
             for load in settings.loads if measured.knee_per_s else ():
                 observer.begin()
                 used_s = fleet.nodes_cpu_s()
