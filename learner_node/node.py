@@ -18,6 +18,7 @@ import structlog
 
 from ..bus import topics
 from ..bus.errors import MessageRefused
+from ..bus.history import NO_HISTORY, History
 from ..bus.messages import PolicyWeights
 from ..bus.metrics import metrics_served
 from ..bus.process import READY, Health
@@ -47,14 +48,17 @@ async def run(configuration: LearnerConfiguration, stop: asyncio.Event) -> None:
     async with Bus(
         url=configuration.broker, fleet=configuration.fleet, name=configuration.name, tls=configuration.tls
     ) as bus:
-        await Learner(configuration, bus).run(stop)
+        history = History.of_process(configuration.name)
+        history.begin()
+        await Learner(configuration, bus, history).run(stop)
 
 
 class Learner:
     """`counters`: heard, learnt, left_out.<reason>, updates, promoted, rolled_back, weights_published."""
 
-    def __init__(self, configuration: LearnerConfiguration, bus: Bus) -> None:
+    def __init__(self, configuration: LearnerConfiguration, bus: Bus, history: History = NO_HISTORY) -> None:
         self._configuration = configuration
+        self._history = history
         self._bus = bus
         self._health = Health()
         self._utility = UtilityModel()
@@ -134,6 +138,7 @@ class Learner:
     def _publish(self, weights: PolicyWeights) -> None:
         self.counters["weights_published"] += 1
         log.info("publishes", policy=weights.policy, version=weights.version, note=weights.note)
+        self._history.note("weights.published", policy=weights.policy, version=weights.version, why=weights.note)
         self._bus.post(topics.POLICY, weights)
 
     def _families(self) -> Iterator[Metric]:

@@ -30,6 +30,8 @@
                          sequence that it was computed on
     token.unsaid         edge, session, up_to: missing, too late, or no more of interest
     context.freed        edge, session, why
+  of a learner
+    weights.published    policy, version, why
   of whoever injects faults
     process.killed, process.stopped, process.continued     target
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from roadside.bus import topics
+from roadside.bus.defaults import HISTORY_VARIABLE
 from roadside.bus.messages import Outcome, PolicyWeights
 from roadside.bus.transport import Bus
 from roadside.fleet import Fleet
@@ -21,6 +22,7 @@ from roadside.learner_node.configuration import LearnerConfiguration
 from roadside.learner_node.node import Learner
 from roadside.policy.training.set_networks import SetActor, export
 from roadside.policy.weights import decode_weights, save_weights
+from roadside.qos.history import read_history
 from roadside.qos.run import RunDirectory
 
 GREEDY = export(SetActor().net, 10.0, "test", {})
@@ -165,7 +167,8 @@ async def test_a_learner_that_is_killed_goes_on_where_it_was(
     values = {key: getattr(configuration, key) for key in keys}
     file.write_text("\n".join(f"{key} = {value!r}" for key, value in values.items()))
     async with Fleet(run, best_broker.url) as fleet:
-        await fleet.start("learner-1", "learner", "--config", str(file))
+        history = {HISTORY_VARIABLE: str(tmp_path / "history")}
+        await fleet.start("learner-1", "learner", "--config", str(file), variables=history)
         await fleet.ready(["learner-1"], timeout_s=120)
         await vehicle.until(1)
         driving = drive(outcome_of, 0, right=(False, False, True), weights="learner-1 v1")
@@ -175,7 +178,7 @@ async def test_a_learner_that_is_killed_goes_on_where_it_was(
         # Without what it began with, too: its own folder is enough.
         (tmp_path / "start.npz").unlink()
         vehicle.heard.clear()
-        await fleet.start("learner-1", "learner", "--config", str(file))
+        await fleet.start("learner-1", "learner", "--config", str(file), variables=history)
         await fleet.ready(["learner-1"], timeout_s=120)
         again = await vehicle.until(2)
         assert (again.version, again.weights) == (2, better.weights)
@@ -185,3 +188,6 @@ async def test_a_learner_that_is_killed_goes_on_where_it_was(
         assert back.note.startswith("rolled back")
         await fleet.stop(["learner-1"])
         assert fleet.exit_status("learner-1") == 0
+    events, torn = read_history(tmp_path / "history")
+    told = [event.fields.get("version", event.name) for event in events]
+    assert (told, torn) == (["process.began", 1, 2, "process.began", 2, 3], 0)
