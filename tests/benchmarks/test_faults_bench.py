@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from roadside.benchmarks.faults import _standalone_ms, recovery_by_fault, violations_in
-from roadside.benchmarks.faults_traffic import _inbox, _poisoned
+from roadside.benchmarks.faults_traffic import Addressees, _inbox, _poisoned
 from roadside.benchmarks.small_disk import SmallDisk
 from roadside.bus.errors import MessageRefused
 from roadside.bus.inbox import read
@@ -69,10 +69,10 @@ def test_going_on_alone_is_timed_from_the_cut_or_the_question_that_came_after_it
 
 
 def test_poison_is_refused_wherever_it_is_sent():
-    draw = random.Random(5)
+    draw, everybody = random.Random(5), Addressees("f", ("v",), ("e-1", "e-2"), "c")
     for _ in range(300):
         with pytest.raises(MessageRefused):
-            read(_inbox(draw), _poisoned(draw))
+            read(_inbox(everybody, draw), _poisoned(draw))
 
 
 def test_a_filled_disk_takes_no_task_until_it_is_freed(tmp_path: Path):
