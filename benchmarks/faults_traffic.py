@@ -35,15 +35,17 @@ class Addressees:
     cloud: str
 
 
-async def poison(url: str, addressees: Addressees, draw: random.Random, *, for_s: float) -> None:
-    """Publish what cannot be read, on every address that somebody listens to; `POISON_PER_S` times a second."""
+async def poison(
+    url: str, addressees: Addressees, draw: random.Random, *, for_s: float, per_s: float = POISON_PER_S
+) -> None:
+    """Publish what cannot be read, on every address that somebody listens to, `per_s` times a second."""
     address = BrokerAddress.parse(url)
     until_s = time.monotonic() + for_s
     stranger = f"stranger-{uuid.uuid4().hex[:8]}"
     async with aiomqtt.Client(address.host, address.port, identifier=stranger) as client:
         while time.monotonic() < until_s:
             await client.publish(_inbox(addressees, draw), _poisoned(draw), qos=draw.randint(0, 1))
-            await asyncio.sleep(1 / POISON_PER_S)
+            await asyncio.sleep(1 / per_s)
 
 
 def _inbox(addressees: Addressees, draw: random.Random) -> str:

@@ -109,10 +109,12 @@ class LoadedFleet:
     ) -> Stage:
         """Let new vehicles create so many tasks per second each; returns when each of their tasks has ended.
 
-        places: of vehicles that ask one place only, whatever the policy would say.
+        places: of vehicles that ask one place only, whatever the policy would say. Vehicles that have driven before
+        have the same tasks again: what they ask, and when, is drawn from their names.
         Raises FleetError where a vehicle failed, or nothing of them was recorded.
         """
         vehicles = list(rates_per_s)
+        started_s = time.time()
         for number, (vehicle, rate_hz) in enumerate(rates_per_s.items()):
             flags: dict[str, object] = {
                 "name": vehicle,
@@ -128,7 +130,11 @@ class LoadedFleet:
             words = (word for flag, value in flags.items() for word in (f"--{flag}", str(value)))
             await self.fleet.start(vehicle, "vehicle", *words)
         await self.fleet.finished(vehicles)
-        by_vehicle = {vehicle: outcomes for vehicle, outcomes in (await self._recorded(vehicles)).items() if outcomes}
+        recorded = {
+            vehicle: [one for one in outcomes if one.created_at_s >= started_s]
+            for vehicle, outcomes in (await self._recorded(vehicles)).items()
+        }
+        by_vehicle = {vehicle: outcomes for vehicle, outcomes in recorded.items() if outcomes}
         if not by_vehicle:
             raise FleetError(f"no task of {vehicles[0]} was recorded: see whether the disk is full, and try again")
         began_s = max(min(outcome.created_at_s for outcome in outcomes) for outcomes in by_vehicle.values())

@@ -1,20 +1,22 @@
 """What a stranger's nonsense on an unsecured broker costs the tasks of others.
 
-`roadside bench poison` lets a fleet drive in stretches at one and the same load. During every second of them somebody
-publishes, sixty times a second and on every address that vehicles and nodes listen to, what cannot be read: noise, cut
-and prolonged messages, single bits turned, arrays in arrays, lengths that nobody could hold. Compared are latencies of
-answers with poison and without, of all stretches together, since a p99 of few says nothing. The nodes have cores of
-their own, as in the overload bench, so that what the stranger computes himself does not count.
+`roadside bench poison` lets a fleet drive in stretches at one and the same load. During every other of them somebody
+publishes, sixty times a second unless told otherwise and on every address that vehicles and nodes listen to, what
+cannot be read: noise, cut and prolonged messages, single bits turned, arrays in arrays, lengths that nobody could
+hold. Compared are latencies of answers with poison and without, of all stretches together, since a p99 of few says
+nothing. The nodes have cores of their own, as in the overload bench, so that what the stranger computes himself does
+not count.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,12 @@ _WARM_UP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PoisonSettings:
-    """tasks_per_s: of all vehicles. pairs: stretches with poison, and as many without; stretch_s: seconds of each."""
+    """tasks_per_s: of all vehicles. poison_per_s: messages of the stranger. pairs: stretches with poison, and as many
+    without; stretch_s: seconds of each."""
 
     vehicles: int = 4
     tasks_per_s: float = 6.0
+    poison_per_s: float = POISON_PER_S
     pairs: int = 5
     stretch_s: float = 30.0
     policy: str = DEFAULT_POLICY
@@ -57,9 +61,9 @@ class _Stretch:
     nodes_cpu_s: float
 
 
-def measure_poison(*, quick: bool = False) -> dict[str, Any]:
+def measure_poison(*, quick: bool = False, poison_per_s: float = POISON_PER_S) -> dict[str, Any]:
     """The bench's JSON object; about six minutes, less than one where quick."""
-    settings = QUICK if quick else PoisonSettings()
+    settings = replace(QUICK if quick else PoisonSettings(), poison_per_s=poison_per_s)
     cores = divided_cores()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +76,6 @@ def measure_poison(*, quick: bool = False) -> dict[str, Any]:
         "machine": msgspec.to_builtins(manifest.machine),
         "settings": {
             **asdict(settings),
-            "poison_per_s": POISON_PER_S,
             "nodes": list(NODES),
             "cores": "shared" if cores is None else asdict(cores),
             "broker": manifest.broker,
@@ -94,7 +97,8 @@ async def _measure(settings: PoisonSettings, run: RunDirectory, cores: DividedCo
                 # What changes slowly on the machine must not always meet the same of the two first.
                 for poisoned in (False, True) if pair % 2 == 0 else (True, False):
                     tell(f"pair {pair + 1} of {settings.pairs}, {'with' if poisoned else 'without'} poison")
-                    name = f"pair-{pair + 1}-{'poison' if poisoned else 'clean'}"
+                    # One name for both: the same questions at the same moments.
+                    name = f"pair-{pair + 1}"
                     stretches.append(await _drive(fleet, settings, name, settings.stretch_s, poisoned=poisoned))
     run.finish()
     return stretches
@@ -108,7 +112,8 @@ async def _drive(
     used_s = fleet.nodes_cpu_s()
     if poisoned:
         addressees = Addressees(FLEET, tuple(rates_per_s), _EDGES, _CLOUD)
-        stranger = asyncio.create_task(poison(fleet.broker.url, addressees, random.Random(name), for_s=float("inf")))
+        draw, per_s = random.Random(name), settings.poison_per_s
+        stranger = asyncio.create_task(poison(fleet.broker.url, addressees, draw, for_s=math.inf, per_s=per_s))
     try:
         stage = await fleet.drive(rates_per_s, duration_s, policy=settings.policy)
     finally:

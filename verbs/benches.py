@@ -145,14 +145,18 @@ def bench_overload(
 @verbs.command("poison", epilog="Example:  roadside bench poison --json")
 def bench_poison(
     quick: Annotated[bool, typer.Option("--quick", help="One pair of short stretches.")] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=10_000.0, metavar="HZ", help="Messages of the stranger a second [default: 60]"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Latency of a fleet's tasks while a stranger publishes nonsense, over that without; about six minutes."""
-    from ..benchmarks.poison import measure_poison
+    from ..benchmarks.poison import POISON_PER_S, measure_poison
     from ..bus.process import configure_logging
 
     configure_logging("bench")
-    print_bench(measure_poison(quick=quick), as_json)
+    print_bench(measure_poison(quick=quick, poison_per_s=rate or POISON_PER_S), as_json)
 
 
 @verbs.command("default", epilog="Example:  roadside bench default runs/20261121-101500-ab12")
