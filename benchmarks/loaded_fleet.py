@@ -130,10 +130,7 @@ class LoadedFleet:
             words = (word for flag, value in flags.items() for word in (f"--{flag}", str(value)))
             await self.fleet.start(vehicle, "vehicle", *words)
         await self.fleet.finished(vehicles)
-        recorded = {
-            vehicle: [one for one in outcomes if one.created_at_s >= started_s]
-            for vehicle, outcomes in (await self._recorded(vehicles)).items()
-        }
+        recorded = await self._recorded(vehicles, since_s=started_s)
         by_vehicle = {vehicle: outcomes for vehicle, outcomes in recorded.items() if outcomes}
         if not by_vehicle:
             raise FleetError(f"no task of {vehicles[0]} was recorded: see whether the disk is full, and try again")
@@ -145,15 +142,16 @@ class LoadedFleet:
         }
         return Stage(began_s, ended_s, within)
 
-    async def _recorded(self, vehicles: list[str]) -> dict[str, list[Outcome]]:
-        """The outcomes of each vehicle, once the recorder has written what the vehicles' journals know of."""
+    async def _recorded(self, vehicles: list[str], *, since_s: float) -> dict[str, list[Outcome]]:
+        """The outcomes of each vehicle's tasks since then, once the recorder has written what the journals know of."""
         expected = sum(len(read_journal(self.run.journal_path(vehicle))) for vehicle in vehicles)
         give_up_at_s = time.monotonic() + _RECORDED_TIMEOUT_S
         while True:
             with Ledger.open(self.run) as ledger:
                 outcomes = [one for one in ledger.outcomes() if not one.repeat and one.vehicle in vehicles]
             if len(outcomes) >= expected or time.monotonic() > give_up_at_s:
-                return {vehicle: [one.outcome for one in outcomes if one.vehicle == vehicle] for vehicle in vehicles}
+                recent = [one for one in outcomes if one.outcome.created_at_s >= since_s]
+                return {vehicle: [one.outcome for one in recent if one.vehicle == vehicle] for vehicle in vehicles}
             await asyncio.sleep(0.2)
 
 

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from ..policy.names import DEFAULT_POLICY
+from ..qos.comparison import percentiles
 from ..qos.report import in_time, percentile
 from ..qos.run import RunDirectory
 from .cores import DividedCores, divided_cores
@@ -70,7 +71,7 @@ def measure_poison(*, quick: bool = False, poison_per_s: float = POISON_PER_S) -
         run = RunDirectory.create(Path(folder) / "run", configuration=asdict(settings), seed=0, argv=[])
         stretches = asyncio.run(_measure(settings, run, cores))
         manifest = run.read_manifest()
-    rows = [_row(stretches, poisoned) for poisoned in (False, True)]
+    clean, poisoned = ([each for each in stretches if each.poisoned == which] for which in (False, True))
     return {
         "bench": "poison",
         "machine": msgspec.to_builtins(manifest.machine),
@@ -82,8 +83,8 @@ def measure_poison(*, quick: bool = False, poison_per_s: float = POISON_PER_S) -
             "quick": quick,
             "load_average_1m": load_before,
         },
-        "rows": rows,
-        "ratios": latency_ratios(_latencies_ms(stretches, False), _latencies_ms(stretches, True)),
+        "rows": [{"poisoned": False, **_row(clean)}, {"poisoned": True, **_row(poisoned)}],
+        "ratios": latency_ratios(_latencies_ms(clean), _latencies_ms(poisoned)),
     }
 
 
@@ -125,30 +126,26 @@ async def _drive(
     return _Stretch(poisoned, stage, fleet.nodes_cpu_s() - used_s)
 
 
-def _latencies_ms(stretches: Sequence[_Stretch], poisoned: bool) -> list[float]:
+def _latencies_ms(stretches: Sequence[_Stretch]) -> list[float]:
     """Of the answers that nodes gave."""
     return [
         outcome.latency_ms
         for stretch in stretches
-        if stretch.poisoned == poisoned
         for outcome in stretch.stage.outcomes
         if outcome.state == "result" and outcome.place != "vehicle"
     ]
 
 
-def _row(stretches: Sequence[_Stretch], poisoned: bool) -> dict[str, Any]:
-    own = [stretch for stretch in stretches if stretch.poisoned == poisoned]
-    outcomes = [outcome for stretch in own for outcome in stretch.stage.outcomes]
-    latencies_ms = _latencies_ms(stretches, poisoned)
+def _row(stretches: Sequence[_Stretch]) -> dict[str, Any]:
+    outcomes = [outcome for stretch in stretches for outcome in stretch.stage.outcomes]
+    latencies_ms = _latencies_ms(stretches)
+    used_ms = sum(stretch.nodes_cpu_s for stretch in stretches) * 1000
     return {
-        "poisoned": poisoned,
         "tasks": len(outcomes),
         "answers": len(latencies_ms),
         "in_time_share": in_time(outcomes) / len(outcomes),
         **{f"latency_ms_{name}": percentile(latencies_ms, share) for name, share in _SHARES.items()},
-        "nodes_cpu_ms_per_answer": sum(stretch.nodes_cpu_s for stretch in own) * 1000 / len(latencies_ms)
-        if latencies_ms
-        else None,
+        "nodes_cpu_ms_per_answer": used_ms / len(latencies_ms) if latencies_ms else None,
     }
 
 
@@ -163,11 +160,8 @@ def latency_ratios(clean_ms: Sequence[float], poisoned_ms: Sequence[float]) -> d
     clean, poisoned = (draw.choice(values, (_RESAMPLES, len(values))) for values in (clean_ms, poisoned_ms))
     ratios: dict[str, float] = {}
     for name, share in _SHARES.items():
-        then_ms, now_ms = (np.quantile(values, share, method="inverted_cdf") for values in (clean_ms, poisoned_ms))
-        resampled = np.quantile(poisoned, share, axis=1, method="inverted_cdf") / np.quantile(
-            clean, share, axis=1, method="inverted_cdf"
-        )
-        low, high = np.quantile(resampled, (0.025, 0.975))
+        then_ms, now_ms = (percentiles(np.asarray([values]), share)[0] for values in (clean_ms, poisoned_ms))
+        low, high = np.quantile(percentiles(poisoned, share) / percentiles(clean, share), (0.025, 0.975))
         ratios[f"poison_latency_{name}"] = float(now_ms / then_ms)
         ratios[f"poison_latency_{name}_low95"], ratios[f"poison_latency_{name}_high95"] = float(low), float(high)
     return ratios

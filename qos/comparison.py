@@ -218,7 +218,7 @@ def _bootstrap(
         count = min(at_once, resamples - start)
         chosen = random.integers(0, len(first), (count, len(first)))
         others = chosen if as_pairs else random.integers(0, len(second), (count, len(second)))
-        lower, upper = _percentiles(first[chosen], percentile), _percentiles(second[others], percentile)
+        lower, upper = percentiles(first[chosen], percentile), percentiles(second[others], percentile)
         found[start : start + count] = upper - lower
     low, high = np.quantile(found, (0.025, 0.975))
     value = _percentile(second, percentile) - _percentile(first, percentile)
@@ -228,11 +228,11 @@ def _bootstrap(
 
 def _percentile(values: Sequence[float] | NDArray[np.float64], share: float) -> float:
     """As report.percentile: the smallest observed value that at least `share` of them do not exceed."""
-    return float(_percentiles(np.asarray(values)[None, :], share)[0])
+    return float(percentiles(np.asarray(values)[None, :], share)[0])
 
 
-def _percentiles(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Of each row of [resamples, tasks]."""
+def percentiles(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """As `report.percentile`, of each row of [resamples, tasks]."""
     rank = math.ceil(share * values.shape[1]) - 1
     return np.partition(values, rank, axis=1)[:, rank]
 

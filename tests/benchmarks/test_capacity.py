@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -22,8 +18,8 @@ from roadside.qos.ledger_writer import LedgerWriter
 from roadside.qos.run import RunDirectory
 
 from .. import plain_messages
+from .bench_process import bench_json
 
-ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
 _STATE = RecordedState(0.0, "edge-1", "edge", True, "small", "", 1.0, 0.0, 1, queued=0)
 
 
@@ -104,9 +100,7 @@ def test_the_ledger_tells_queues(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_quick_measurement_of_a_real_fleet() -> None:
-    done = subprocess.run([*ROADSIDE, "bench", "capacity", "--quick", "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found = bench_json("capacity", "--quick")
     (row,) = found["rows"]
     search = found["search"]
     assert found["settings"]["quick"] is True

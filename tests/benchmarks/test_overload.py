@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import msgspec
@@ -17,8 +15,8 @@ from roadside.bus.topics import Topic
 from roadside.bus.transport import Bus, Received
 
 from .. import plain_messages
+from .bench_process import bench_json
 
-ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
 LOAD = Load(queued=0, running=0, slots=1, wait_ms=0.0, service_ms={})
 
 
@@ -112,10 +110,7 @@ def test_ratios_are_of_one_run_and_of_its_own_peak():
 
 @pytest.mark.slow
 def test_a_quick_overload_of_a_real_fleet() -> None:
-    command = [*ROADSIDE, "bench", "overload", "--quick", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found = bench_json("overload", "--quick")
     print(json.dumps(found["ratios"]))
     once, thrice = found["rows"]
     assert thrice["offered_tasks_per_s"] > 1.3 * once["offered_tasks_per_s"]

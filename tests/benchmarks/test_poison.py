@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from typing import Any
-
 import numpy as np
 import pytest
 from roadside.benchmarks.poison import latency_ratios
 
-ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
+from .bench_process import bench_json
 
 
 def test_ratios_of_percentiles_come_with_how_sure_they_are():
@@ -28,10 +23,7 @@ def test_ratios_of_percentiles_come_with_how_sure_they_are():
 
 @pytest.mark.slow
 def test_a_quick_poisoning_of_a_real_fleet() -> None:
-    command = [*ROADSIDE, "bench", "poison", "--quick", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found = bench_json("poison", "--quick")
     clean, poisoned = found["rows"]
     assert (clean["poisoned"], poisoned["poisoned"]) == (False, True)
     assert clean["answers"] > 5

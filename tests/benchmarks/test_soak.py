@@ -7,12 +7,11 @@ import os
 import random
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 from roadside.benchmarks.soak_samples import Sample, Samples, memory_slope, metric_value, process_row, ratio, worst
 
-ROADSIDE = (sys.executable, "-P", "-m", "roadside.cli")
+from .bench_process import bench_json
 
 
 def samples(mb_per_h: float, *, noise_mb: float, seconds: int = 3600) -> list[Sample]:
@@ -65,11 +64,8 @@ def test_ratios_and_metrics_of_nothing_are_nothing():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_three_minutes_of_a_real_fleet() -> None:
-    command = [*ROADSIDE, "bench", "soak", "--minutes", "3", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    print(done.stdout)
+    found = bench_json("soak", "--minutes", "3")
+    print(json.dumps(found))
     assert [fault["fault"] for fault in found["faults"]] == ["edge-2 killed", "cloud-1 stopped"]
     assert found["tasks"]["created"] > 50
     assert found["tasks"]["lost"] == found["tasks"]["duplicate_visible"] == found["tasks"]["stale_shown"] == 0
